@@ -1,0 +1,39 @@
+"""What can go wrong, told in the words of whoever has to mend it."""
+
+from __future__ import annotations
+
+
+class VoiceError(Exception):
+    """Base of every error that voice_core raises on purpose."""
+
+
+class RequestError(VoiceError, ValueError):
+    """The caller asked for something that can't be spoken: names the field and the reason.
+
+    All constructor arguments go to ``Exception.__init__``, so that the error survives pickling between processes.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field = field
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}"
+
+
+class CheckpointError(VoiceError):
+    """A checkpoint that can't be loaded: names the file, the key in it and the reason."""
+
+    def __init__(self, file: str, key: str, reason: str) -> None:
+        super().__init__(file, key, reason)
+        self.file = file
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.key}: {self.reason}" if self.key else f"{self.file}: {self.reason}"
+
+
+class SynthesisError(VoiceError):
+    """A row that could not be spoken although its request was right."""
