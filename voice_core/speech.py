@@ -1,0 +1,81 @@
+"""The nouns that travel between the parts: what is to be said, how, and what came out. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact
+
+
+class FinishReason(StrEnum):
+    """Why a row ended."""
+
+    STOP = "stop"  # the model ended its speech by itself
+    LENGTH = "length"  # the row used up its budget of frames
+    CANCELLED = "cancelled"  # nobody waits for it any more
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one code is drawn from the logits of a step (defaults: the reference's own)."""
+
+    temperature: float = 0.8  # 0 is greedy
+    top_k: int = 30  # 0 switches it off, 1 is greedy
+    top_p: float = 0.9  # 1 switches it off
+    min_p: float = 0.0  # 0 switches it off; in 0..1 it replaces top_k and top_p
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0 or self.top_k == 1
+
+
+@dataclass(frozen=True)
+class VoicePrompt:
+    """The voice to imitate: the codes of a recording and what is said in it."""
+
+    codes: tuple[int, ...]  # [P] codec codes of the recording, no separator
+    transcript: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of text that is spoken in one go, once for every seed."""
+
+    text: str
+    seconds: float  # target duration
+    index: int = 0  # place in its request; part of the noise, so equal texts of one request differ
+    seeds: tuple[int, ...] = (0,)  # one sample each; they share the text's encoder row
+    sampling: Sampling = field(default_factory=Sampling)
+    prompt: VoicePrompt | None = None
+
+
+@dataclass(frozen=True)
+class Speech:
+    """One sample of one segment, as the codec gave it."""
+
+    samples: NDArray[np.float32]  # [N] mono, -1..1
+    sample_rate: int  # Hz
+    seed: int
+    finish_reason: FinishReason
+    asked_seconds: float
+    dropped_codes: int = 0  # special codes that the model said in mid-speech and the codec can't decode
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a caller of a loaded model must know to plan its requests."""
+
+    model_id: str
+    sample_rate: int  # Hz, of the codec's output
+    frames_per_second: float
+    longest_seconds: float  # audio_max_length: the longest segment that the model was trained on
+    device: str
+    max_rows: int
