@@ -1,0 +1,1 @@
+"""Sound without a network: a waveform, joining waveforms, writing them as files."""

@@ -1,0 +1,83 @@
+"""Makes one sound of several: trims each, puts pauses between them, and lets no border click.
+
+Letters in shape comments: N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voice_core.audio.waveform import Waveform
+
+TRIM_DB = -45.0  # below a segment's own peak: what its ends may lose
+PAUSE_SECONDS = 0.05  # between two segments, unless the caller wants another
+FADE_SECONDS = 0.005  # long enough not to click, too short to soften a consonant
+
+
+def trim(waveform: Waveform, threshold_db: float = TRIM_DB) -> Waveform:
+    """Cut off both ends as far as they stay at or below `threshold_db` relative to the waveform's own peak.
+
+    A silent waveform becomes one of no samples.
+    """
+    magnitudes = np.abs(waveform.samples)
+    threshold = np.float32(waveform.peak * 10 ** (threshold_db / 20))
+    audible = np.flatnonzero(magnitudes > threshold)
+    if audible.size == 0:
+        return replace(waveform, samples=waveform.samples[:0])
+    return replace(waveform, samples=waveform.samples[audible[0] : audible[-1] + 1])
+
+
+def join(
+    waveforms: Sequence[Waveform], pause_seconds: float = PAUSE_SECONDS, lead_silence_seconds: float = 0.0
+) -> Waveform:
+    """Trim every waveform, put a pause between neighbours and `lead_silence_seconds` in front.
+
+    The result lasts as long as the trimmed waveforms and the pauses together. A silent waveform adds neither sound nor
+    pause. The ends of the whole need no trim of their own: it begins and ends with a trimmed waveform, and a second
+    trim, relative to the loudest of them, would lose a quiet first or last one.
+
+    Every waveform is fitted by itself, so the same sound comes from joining in parts as they arrive.
+    Raises ValueError if there is nothing to join or the sample rates differ.
+    """
+    if not waveforms:
+        raise ValueError("waveforms: nothing to join")
+    sample_rate = waveforms[0].sample_rate
+    for place, waveform in enumerate(waveforms):
+        if waveform.sample_rate != sample_rate:
+            raise ValueError(f"waveforms: number {place} has {waveform.sample_rate} Hz, number 0 has {sample_rate} Hz")
+    pause = silence(pause_seconds, sample_rate)
+    pieces = [silence(lead_silence_seconds, sample_rate)]
+    for trimmed in filter(lambda waveform: waveform.seconds, map(trim, waveforms)):
+        if len(pieces) > 1:
+            pieces.append(pause)
+        pieces.append(fade(trimmed))
+    return Waveform(np.concatenate([piece.samples for piece in pieces]), sample_rate)
+
+
+def silence(seconds: float, sample_rate: int) -> Waveform:
+    """Return `seconds` of zeros, to the nearest sample."""
+    return Waveform(np.zeros(round(seconds * sample_rate), dtype=np.float32), sample_rate)
+
+
+def fade(waveform: Waveform) -> Waveform:
+    """Let the waveform rise from and fall to zero within FADE_SECONDS, or half its length if that is shorter.
+
+    The outer ends of a joined sound fade like the inner ones: a trim leaves a step of up to TRIM_DB there, and a segment
+    that was stopped in mid-speech leaves a step of full height, against the silence before and after the sound.
+    """
+    length_samples = min(round(FADE_SECONDS * waveform.sample_rate), len(waveform.samples) // 2)
+    rise = _half_cosine(length_samples)
+    samples = waveform.samples.copy()
+    samples[:length_samples] *= rise
+    samples[len(samples) - length_samples :] *= rise[::-1]
+    return replace(waveform, samples=samples)
+
+
+def _half_cosine(length_samples: int) -> NDArray[np.float32]:
+    """Return a rise from just above 0 to just below 1, [N], symmetric about 1/2."""
+    phases = (np.arange(length_samples) + 0.5) / length_samples if length_samples else np.zeros(0)
+    return (0.5 - 0.5 * np.cos(np.pi * phases)).astype(np.float32)
