@@ -30,7 +30,8 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0 or self.top_k == 1
+        """True where no noise is needed; min_p switches top_k off, also a top_k of 1."""
+        return self.temperature == 0 or (self.top_k == 1 and not self.min_p)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Codes out of a network: sampling, slots, and the batch decoder that admits, steps and retires rows."""

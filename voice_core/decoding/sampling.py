@@ -1,0 +1,124 @@
+"""From logits to codes: the reference's filters and one draw a row, each row with options of its own.
+
+Letters: B rows, V ids of the speaker, C candidates (the C best ids of each row).
+
+Only the candidates are ever sorted: a row with top_k 30 needs its 30 best of 65 541 logits, so sorting all of them
+(a third of the reference's step) is left to rows that switch top_k off. The draw walks through the kept ids in the
+order of their numbers, and all sums are float64, so the same logits give the same code however many candidates the
+neighbours ask for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from voice_core.speech import Sampling
+
+# Beyond the k-th best, for ids that tie with it: all of them stay. More ties than this and the full sort decides.
+SPARE_CANDIDATES = 16
+
+
+class Options(NamedTuple):
+    """The sampling options of B rows as tensors, made once when a row is admitted."""
+
+    temperature: Tensor  # [B] float32, 1 where the row is greedy
+    top_k: Tensor  # [B] int64, V where it is off
+    top_p: Tensor  # [B] float64, infinite where it is off
+    min_p: Tensor  # [B] float64, 0 where it is off
+    greedy: Tensor  # [B] bool
+
+    @classmethod
+    def of(cls, samplings: Sequence[Sampling], vocab_size: int, device: torch.device) -> Options:
+        def column(values: list[float], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)
+
+        return cls(
+            column([1.0 if s.greedy else s.temperature for s in samplings], torch.float32),
+            column([s.top_k if 0 < s.top_k < vocab_size else vocab_size for s in samplings], torch.int64),
+            column([s.top_p if s.top_p < 1 else math.inf for s in samplings], torch.float64),
+            column([s.min_p if 0 < s.min_p < 1 else 0.0 for s in samplings], torch.float64),
+            column([s.greedy for s in samplings], torch.bool),
+        )
+
+    def rows(self, index: Tensor | slice) -> Options:
+        return Options(*(column[index] for column in self))
+
+
+def candidates_needed(sampling: Sampling, vocab_size: int) -> int:
+    """Return how many of a row's best ids can survive its filters; vocab_size where there is no bound."""
+    if sampling.greedy:
+        return 1
+    if not 0 < sampling.top_k < vocab_size:
+        return vocab_size  # min_p may keep nothing, and then top_p alone decides
+    bound = sampling.top_k
+    if 0 < sampling.min_p < 1:
+        bound = max(bound, math.ceil(1 / sampling.min_p))  # probabilities sum to 1
+    return min(bound + SPARE_CANDIDATES, vocab_size)
+
+
+class Candidates(NamedTuple):
+    """The best ids of each row, most likely first (equal ones by their number)."""
+
+    ids: Tensor  # [B, C] int64
+    scaled: Tensor  # [B, C] float32 logits divided by the temperature
+    kept: Tensor  # [B, C] which of them the filters leave
+
+
+def filtered(logits: Tensor, options: Options, count: int) -> Candidates:
+    """Return the `count` best ids of logits [B, V] and which of them the filters keep.
+
+    top_k keeps logits at least as large as the k-th (ties stay). top_p keeps the smallest sorted prefix whose mass
+    exceeds p, the first always. min_p keeps probabilities of at least p (absolute, not relative to the best) and, where
+    it keeps any, replaces the other two, row by row; the reference does so only when every row of its batch keeps one.
+    """
+    candidates = _best(logits, options, count)
+    ids, scaled, _ = candidates
+    threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=scaled.shape[1] - 1))
+    kept = scaled >= threshold
+    mass = (scaled.double() - scaled[:, :1].double()).exp() * kept
+    before = mass.cumsum(1) - mass  # mass of all likelier candidates
+    kept &= before <= options.top_p[:, None] * mass.sum(1, keepdim=True)
+    if bool(options.min_p.any()):
+        weights = (logits / options.temperature[:, None]).double().softmax(1).gather(1, ids)
+        likely = weights >= options.min_p[:, None]
+        replaces = (options.min_p > 0) & likely.any(1)
+        kept = torch.where(replaces[:, None], likely, kept)
+    return candidates._replace(kept=kept)
+
+
+def draw(logits: Tensor, options: Options, noise: Tensor, count: int) -> Tensor:
+    """Return one id a row, [B], of float32 logits [B, V]; `noise` [B] in [0, 1) decides, `count` bounds the candidates.
+
+    Greedy rows get their best id, the lowest of equal ones.
+    """
+    best = logits.argmax(1)
+    if count == 1:
+        return best
+    ids, scaled, kept = filtered(logits, options, count)
+    order = ids.argsort(1)
+    mass = ((scaled.double() - scaled[:, :1].double()).exp() * kept).gather(1, order)
+    sums = mass.cumsum(1)
+    place = (sums > noise[:, None] * sums[:, -1:]).long().argmax(1, keepdim=True)
+    drawn = ids.gather(1, order).gather(1, place)[:, 0]
+    return torch.where(options.greedy, best, drawn)
+
+
+def _best(logits: Tensor, options: Options, count: int) -> Candidates:
+    vocab_size = logits.shape[1]
+    if count < vocab_size:
+        values, ids = logits.topk(count, dim=1)
+        scaled = values / options.temperature[:, None]
+        threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=count - 1))
+        limited = options.top_k < vocab_size
+        if not bool((limited & (scaled[:, -1] >= threshold[:, 0])).any()):
+            by_id = ids.argsort(1)
+            ids, scaled = ids.gather(1, by_id), scaled.gather(1, by_id)
+            scaled, order = scaled.sort(dim=1, descending=True, stable=True)
+            return Candidates(ids.gather(1, order), scaled, torch.ones_like(ids, dtype=torch.bool))
+    scaled, ids = (logits / options.temperature[:, None]).sort(dim=1, descending=True, stable=True)
+    return Candidates(ids, scaled, torch.ones_like(ids, dtype=torch.bool))

@@ -1,0 +1,1 @@
+"""The T5Gemma-TTS network: its configuration, its modules, its checkpoint files, its tokenizer."""

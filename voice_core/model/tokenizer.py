@@ -1,0 +1,76 @@
+"""Text to the ids that the encoder reads: the checkpoint's own tokenizer, and the order of prompt and text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from voice_core.errors import CheckpointError
+from voice_core.hub import checkpoint_directory
+from voice_core.model.config import ModelConfig
+
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """Turns a text, with the transcript of a voice prompt before it, into the ids of one encoder row."""
+
+    encode: Encode  # one stretch of text, without special tokens
+    separator_id: int
+    prefix_id: int | None
+    suffix_id: int | None
+
+    def row_ids(self, text: str, transcript: str = "") -> tuple[int, ...]:
+        """Return prefix + transcript + separator + text + suffix; the transcript's part only where there is one."""
+        ids = self.encode(text.strip())
+        if transcript.strip():
+            ids = [*self.encode(transcript.strip()), self.separator_id, *ids]
+        if self.suffix_id is not None:
+            ids = [*ids, self.suffix_id]
+        if self.prefix_id is not None:
+            ids = [self.prefix_id, *ids]
+        return tuple(ids)
+
+
+def load_tokenizer(directory: Path, config: ModelConfig) -> TextTokenizer:
+    """Return the tokenizer of the checkpoint in `directory`, or else the one that its config names."""
+    encode = _encoder_in(directory)
+    if encode is None:
+        if config.tokenizer_name is None:
+            reason = "no tokenizer.json or tokenizer.model here, and config.json names no text_tokenizer_name"
+            raise CheckpointError(str(directory), "text_tokenizer_name", reason)
+        named = checkpoint_directory(config.tokenizer_name, relative_to=directory)
+        encode = _encoder_in(named)
+        if encode is None:
+            reason = f"{config.tokenizer_name!r} holds neither tokenizer.json nor tokenizer.model"
+            raise CheckpointError(str(directory / "config.json"), "text_tokenizer_name", reason)
+    return TextTokenizer(encode, config.text_separator_id, config.text_prefix_id, config.text_suffix_id)
+
+
+def _encoder_in(directory: Path) -> Encode | None:
+    if (file := directory / "tokenizer.json").is_file():
+        return _fast_encoder(file)
+    if (directory / "tokenizer.model").is_file():
+        return _slow_encoder(directory)
+    return None
+
+
+def _fast_encoder(file: Path) -> Encode:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception for any fault of the file
+        raise CheckpointError(str(file), "", f"not a readable tokenizer ({error})") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _slow_encoder(directory: Path) -> Encode:
+    from transformers import AutoTokenizer  # imported only here: it takes seconds
+
+    tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
