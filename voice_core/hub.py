@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -15,11 +16,11 @@ ANSWER_WITHIN_SECONDS = 10.0  # the hub, before a download begins
 def checkpoint_directory(name: str, *, relative_to: Path | None = None) -> Path:
     """Return the local directory of the checkpoint `name`.
 
-    A directory `name` in `relative_to` (where the checkpoint lies that refers to this one) is taken first, then a
-    directory `name`, then the repository of the hub with that id, which is downloaded once and kept in the hub's cache.
-    Raises CheckpointError if none of them can be had.
+    A directory `name` in `relative_to` (where the checkpoint lies that refers to this one) is taken first,
+    then a directory `name`, then the repository of the hub with that id, which is downloaded once and kept in
+    the hub's cache. Raises CheckpointError if none of them can be had.
     """
-    candidates = [Path(name).expanduser()]
+    candidates = [Path(os.path.expanduser(name))]
     if relative_to is not None:
         candidates.insert(0, relative_to / name)
     for directory in candidates:

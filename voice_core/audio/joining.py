@@ -36,9 +36,9 @@ def join(
 ) -> Waveform:
     """Trim every waveform, put a pause between neighbours and `lead_silence_seconds` in front.
 
-    The result lasts as long as the trimmed waveforms and the pauses together. A silent waveform adds neither sound nor
-    pause. The ends of the whole need no trim of their own: it begins and ends with a trimmed waveform, and a second
-    trim, relative to the loudest of them, would lose a quiet first or last one.
+    The result lasts as long as the trimmed waveforms and the pauses together. A silent waveform adds neither
+    sound nor pause. The ends of the whole need no trim of their own: it begins and ends with a trimmed
+    waveform, and a second trim, relative to the loudest of them, would lose a quiet first or last one.
 
     Every waveform is fitted by itself, so the same sound comes from joining in parts as they arrive.
     Raises ValueError if there is nothing to join or the sample rates differ.
@@ -48,7 +48,9 @@ def join(
     sample_rate = waveforms[0].sample_rate
     for place, waveform in enumerate(waveforms):
         if waveform.sample_rate != sample_rate:
-            raise ValueError(f"waveforms: number {place} has {waveform.sample_rate} Hz, number 0 has {sample_rate} Hz")
+            raise ValueError(
+                f"waveforms: number {place} has {waveform.sample_rate} Hz, number 0 has {sample_rate} Hz"
+            )
     pause = silence(pause_seconds, sample_rate)
     pieces = [silence(lead_silence_seconds, sample_rate)]
     for trimmed in filter(lambda waveform: waveform.seconds, map(trim, waveforms)):
@@ -66,8 +68,9 @@ def silence(seconds: float, sample_rate: int) -> Waveform:
 def fade(waveform: Waveform) -> Waveform:
     """Let the waveform rise from and fall to zero within FADE_SECONDS, or half its length if that is shorter.
 
-    The outer ends of a joined sound fade like the inner ones: a trim leaves a step of up to TRIM_DB there, and a segment
-    that was stopped in mid-speech leaves a step of full height, against the silence before and after the sound.
+    The outer ends of a joined sound fade like the inner ones: a trim leaves a step of up to TRIM_DB there,
+    and a segment that was stopped in mid-speech leaves a step of full height, against the silence before and
+    after the sound.
     """
     length_samples = min(round(FADE_SECONDS * waveform.sample_rate), len(waveform.samples) // 2)
     rise = _half_cosine(length_samples)

@@ -17,7 +17,8 @@ from voice_core.errors import SynthesisError
 class Waveform:
     """A mono sound. Its samples may be read-only (shared memory): nobody writes into them.
 
-    Raises ValueError if the samples aren't [N] float32, and SynthesisError if one of them isn't a finite number.
+    Raises ValueError if the samples aren't [N] float32, and SynthesisError if one of them isn't a finite
+    number.
     """
 
     samples: NDArray[np.float32]  # [N] about -1..1
@@ -25,7 +26,9 @@ class Waveform:
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 1 or self.samples.dtype != np.float32:
-            raise ValueError(f"samples: must be [N] float32, not {list(self.samples.shape)} {self.samples.dtype}")
+            raise ValueError(
+                f"samples: must be [N] float32, not {list(self.samples.shape)} {self.samples.dtype}"
+            )
         if self.sample_rate <= 0:
             raise ValueError(f"sample_rate: {self.sample_rate} Hz is no rate")
         broken = np.count_nonzero(~np.isfinite(self.samples))

@@ -18,19 +18,20 @@ from voice_core.errors import CheckpointError
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_FILES = ("model.safetensors", "decoder.safetensors")
 DECODER_KEYS = re.compile(r"generator\.|fc_post_a\.")
-# Saved with the decoder, but of the encoding side (the quantizer's other half) or recomputed (windows, angles).
+# Saved with the decoder, but of the encoding side (the quantizer's other half) or recomputed (windows,
+# angles).
 UNUSED_KEYS = re.compile(r"generator\.(quantizer\.(?!project_out\.)|head\.istft\.|.*\.rotary_embed\.)")
 # A weight-normed weight is saved as its length and its direction, under old or new names.
-LENGTH_SUFFIXES = (".weight_g", ".parametrizations.weight.original0")
-DIRECTION_SUFFIXES = (".weight_v", ".parametrizations.weight.original1")
+LENGTHS = (".weight_g", ".parametrizations.weight.original0")
+DIRECTIONS = (".weight_v", ".parametrizations.weight.original1")
 NAMED_KEYS = 3  # how many keys an error names before it counts the others
 
 
 def load_decoder(directory: Path) -> Decoder:
     """Return the decoder of the checkpoint in `directory`, float32, on the CPU.
 
-    Raises CheckpointError, naming file and key, if a file can't be read or its weights aren't those of the decoder
-    that config.json describes.
+    Raises CheckpointError, naming file and key, if a file can't be read or its weights aren't those of the
+    decoder that config.json describes.
     """
     file, weights = read_weights(directory)
     config = read_config(directory / "config.json", _sizes(file, weights))
@@ -80,21 +81,18 @@ def _weight_files(directory: Path) -> tuple[Path, list[Path]]:
 
 def _fold_weight_norm(file: Path, stored: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put ``length * direction / |direction|`` for every weight that is saved as a length and a direction."""
-    folded = {}
-    for key, tensor in stored.items():
-        if key.endswith(LENGTH_SUFFIXES):
-            continue
-        for length_suffix, direction_suffix in zip(LENGTH_SUFFIXES, DIRECTION_SUFFIXES, strict=True):
+    folded = {key: tensor for key, tensor in stored.items() if not key.endswith(LENGTHS + DIRECTIONS)}
+    for length_suffix, direction_suffix in zip(LENGTHS, DIRECTIONS, strict=True):
+        for key in stored:
             if key.endswith(direction_suffix):
                 name = key.removesuffix(direction_suffix)
-                length = stored.get(name + length_suffix)
-                if length is None:
+                if name + length_suffix not in stored:
                     raise CheckpointError(str(file), name + length_suffix, "is missing")
-                key = name + ".weight"
+                length, direction = stored[name + length_suffix], stored[key]
                 # The norm runs over everything but the first dimension, in transposed convolutions too.
-                norm = torch.linalg.vector_norm(tensor, dim=tuple(range(1, tensor.dim())), keepdim=True)
-                tensor = tensor * (length / norm)
-        folded[key] = tensor
+                others = tuple(range(1, direction.dim()))
+                norm = torch.linalg.vector_norm(direction, dim=others, keepdim=True)
+                folded[name + ".weight"] = direction * (length / norm)
     return folded
 
 
@@ -127,8 +125,8 @@ def _count(keys: Iterable[str], numbered: str) -> int:
 
 def _require_equal_shapes(file: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     """Raise one CheckpointError that names the keys that are missing, unknown or of another shape."""
-    problems = {key: "is missing" for key in expected.keys() - found.keys()}
-    problems |= {key: "is not the decoder's" for key in found.keys() - expected.keys()}
+    problems = dict.fromkeys(expected.keys() - found.keys(), "is missing")
+    problems |= dict.fromkeys(found.keys() - expected.keys(), "is not the decoder's")
     for key in expected.keys() & found.keys():
         if expected[key].shape != found[key].shape:
             problems[key] = f"has the shape {list(found[key].shape)}, not {list(expected[key].shape)}"
@@ -138,5 +136,3 @@ def _require_equal_shapes(file: Path, expected: dict[str, Tensor], found: dict[s
         if len(problems) > NAMED_KEYS:
             reasons.append(f"{len(problems) - NAMED_KEYS} more")
         raise CheckpointError(str(file), first, "; ".join(reasons))
-
-

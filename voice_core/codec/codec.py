@@ -23,27 +23,29 @@ from voice_core.hub import checkpoint_directory
 Codes = Sequence[int] | NDArray[Any] | Tensor  # [frames] whole numbers
 
 MOST_PADDING = 0.25  # of a pass; more costs more time than another pass does
-# 82 s of audio, which already fills a GPU. The widest activations of the published models take about 150 KB a frame,
-# so that a pass stays below 1 GB. A longer item is a pass of its own.
+# 82 s of audio, which already fills a GPU. The widest activations of the published models take about 150 KB a
+# frame, so that a pass stays below 1 GB. A longer item is a pass of its own.
 MAX_PASS_FRAMES = 4096
 
 
 class Codec:
     """An XCodec2 decoder on a device; it always computes in float32.
 
-    In bfloat16 the sound is 37 dB away from what it should be, and the decoder's 0.75 GB are small beside the model
-    that speaks the codes.
+    In bfloat16 the sound is 37 dB away from what it should be, and the decoder's 0.75 GB are small beside the
+    model that speaks the codes.
     """
 
     def __init__(self, decoder: Decoder, device: str | torch.device = "cpu") -> None:
         self._decoder = decoder.to(device, torch.float32).eval().requires_grad_(False)
         self._device = torch.device(device)
         self._config = decoder.config
-        self._code_map = None if self._config.code_map is None else np.array(self._config.code_map)  # [codebook_size]
+        self._code_map = (
+            None if self._config.code_map is None else np.array(self._config.code_map)
+        )  # [codebook_size]
 
     @classmethod
     def load(cls, directory_or_id: str | Path, device: str | torch.device = "cpu") -> Codec:
-        """Load a checkpoint from a directory or from the Hugging Face hub; CheckpointError if that can't be done."""
+        """Load a checkpoint from a directory or the Hugging Face hub; CheckpointError if that fails."""
         return cls(load_decoder(checkpoint_directory(str(directory_or_id))), device)
 
     @property
@@ -67,16 +69,18 @@ class Codec:
     def decode_batch(self, items: Sequence[Codes]) -> list[NDArray[np.float32]]:
         """Return the sound of each item, in order: [frames * samples_per_frame] float32 mono, about -1..1.
 
-        An item sounds the same whatever it is decoded with. An item without frames is silent and costs nothing.
-        Raises ValueError, before anything is decoded, if an item isn't a list of codes of the codebook, and
-        SynthesisError if the decoder gives something that isn't a number.
+        An item sounds the same whatever it is decoded with. An item without frames is silent and costs
+        nothing. Raises ValueError, before anything is decoded, if an item isn't a list of codes of the
+        codebook, and SynthesisError if the decoder gives something that isn't a number.
         """
         indices = [self._indices(number, item) for number, item in enumerate(items)]
         sounds = [np.zeros(0, dtype=np.float32) for _ in items]
         for members in group_into_passes([len(item) for item in indices]):
             for member, sound in zip(members, self._decode_pass([indices[m] for m in members]), strict=True):
                 if not np.isfinite(sound).all():
-                    raise SynthesisError(f"item {member}: the codec decoded {len(indices[member])} codes to no sound")
+                    raise SynthesisError(
+                        f"item {member}: the codec decoded {len(indices[member])} codes to no sound"
+                    )
                 sounds[member] = sound
         return sounds
 
@@ -84,7 +88,9 @@ class Codec:
         """Return the codebook indices of an item [frames], once its codes are known to be the speaker's."""
         codes = item.numpy(force=True) if isinstance(item, Tensor) else np.asarray(item)
         if codes.ndim != 1:
-            raise ValueError(f"item {number}: codes must have one dimension, not the shape {list(codes.shape)}")
+            raise ValueError(
+                f"item {number}: codes must have one dimension, not the shape {list(codes.shape)}"
+            )
         if codes.size == 0:
             return np.zeros(0, dtype=np.int64)
         if not np.issubdtype(codes.dtype, np.integer):
@@ -92,7 +98,9 @@ class Codec:
         outside = np.flatnonzero((codes < 0) | (codes >= self.codebook_size))
         if outside.size:
             frame = outside[0]
-            raise ValueError(f"item {number}: code {codes[frame]} of frame {frame} is not in 0..{self.codebook_size - 1}")
+            raise ValueError(
+                f"item {number}: code {codes[frame]} of frame {frame} is not in 0..{self.codebook_size - 1}"
+            )
         known = codes.astype(np.int64)
         return known if self._code_map is None else self._code_map[known]
 
@@ -105,9 +113,12 @@ class Codec:
             row[: len(item)] = item
         padded = min(frames) < max(frames)
         lengths = torch.tensor(frames, device=self._device) if padded else None
-        sounds = self._decoder(torch.from_numpy(codes).to(self._device), lengths).cpu().numpy()  # [B, N of the longest]
+        # cuDNN would convolve in TF32 unless it is told not to; 10 bits would tell a batch from its items.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            sounds = self._decoder(torch.from_numpy(codes).to(self._device), lengths)  # [B, N of the longest]
         # Copies, so that a short sound doesn't keep the whole pass in memory.
-        return [sound[: n * self.samples_per_frame].copy() for sound, n in zip(sounds, frames, strict=True)]
+        samples = [count * self.samples_per_frame for count in frames]
+        return [sound[:end].copy() for sound, end in zip(sounds.cpu().numpy(), samples, strict=True)]
 
 
 def group_into_passes(lengths_frames: Sequence[int]) -> list[list[int]]:

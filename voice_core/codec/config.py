@@ -18,8 +18,8 @@ OVERLAP = 4  # the inverse STFT's window spans so many hops
 
 RopeAxis = Literal["time", "head"]
 
-# Our name of a size, and the names under which config files state it: the embedded codec's own (ours, written by
-# `dataclasses.asdict`), the original XCodec2's, and the one that its small reimplementations use.
+# Our name of a size, and the names under which config files state it: the embedded codec's own (ours, written
+# by `dataclasses.asdict`), the original XCodec2's, and the one that its small reimplementations use.
 SPELLINGS: dict[str, tuple[str, ...]] = {
     "hidden": ("hidden", "codec_decoder_hidden_size"),
     "layers": ("layers",),
@@ -65,8 +65,8 @@ class CodecConfig:
     hop_length: int = 320  # samples between two frames of the inverse STFT
     upsample_factors: tuple[int, ...] = ()  # one stage each: frames of the inverse STFT per frame before it
     upsample_kernel_sizes: tuple[int, ...] = ()
-    # The original 16 kHz decoder rotates queries and keys by the number of their head and so has no notion of time;
-    # its weights were trained with that. The 44.1 kHz one rotates by the frame.
+    # The original 16 kHz decoder rotates queries and keys by the number of their head and so has no notion of
+    # time; its weights were trained with that. The 44.1 kHz one rotates by the frame.
     rope_axis: RopeAxis = "head"
     sample_rate: int = 16000  # Hz
     code_map: tuple[int, ...] | None = None  # speaker's code → codebook index; None: the speaker says indices
@@ -77,18 +77,22 @@ class CodecConfig:
         for name in ("levels", "upsample_factors", "upsample_kernel_sizes"):
             self._require_counts(name, getattr(self, name))
         self._require(min(self.levels, default=0) > 1, "levels", f"{self.levels} must be above 1")
-        self._require(self.rope_axis in ("time", "head"), "rope_axis", f"{self.rope_axis!r} is neither time nor head")
+        self._require(
+            self.rope_axis in ("time", "head"), "rope_axis", f"{self.rope_axis!r} is neither time nor head"
+        )
         self._require_whole_heads()
         self._require_whole_stages()
         self._require(
             self.sample_rate == FRAMES_PER_SECOND * self.samples_per_frame,
             "sample_rate",
-            f"{self.sample_rate} Hz, but hop_length and upsample_factors make {self.samples_per_frame} samples of a "
-            f"frame, which is {FRAMES_PER_SECOND * self.samples_per_frame} Hz",
+            f"{self.sample_rate} Hz, but hop_length and upsample_factors give {self.samples_per_frame} "
+            f"samples a frame, which is {FRAMES_PER_SECOND * self.samples_per_frame} Hz",
         )
         if self.code_map is not None:
             known = all(type(index) is int and 0 <= index < math.prod(self.levels) for index in self.code_map)
-            self._require(bool(self.code_map) and known, "code_map", f"must list 0..{math.prod(self.levels) - 1} only")
+            self._require(
+                bool(self.code_map) and known, "code_map", f"must list 0..{math.prod(self.levels) - 1} only"
+            )
 
     @property
     def n_fft(self) -> int:
@@ -115,25 +119,34 @@ class CodecConfig:
 
     def _require_whole_heads(self) -> None:
         channels, rest = divmod(self.hidden, self.heads)
-        self._require(rest == 0 and channels % 2 == 0, "heads", f"{self.heads} heads of {self.hidden} channels are not even")
+        self._require(
+            rest == 0 and channels % 2 == 0,
+            "heads",
+            f"{self.heads} heads of {self.hidden} channels are not even",
+        )
         # Half a window less half a hop is cut off on both sides of the sound.
         self._require(self.hop_length % 2 == 0, "hop_length", f"{self.hop_length} is odd")
 
     def _require_whole_stages(self) -> None:
         stages, kernels = self.upsample_factors, self.upsample_kernel_sizes
-        self._require(len(stages) == len(kernels), "upsample_kernel_sizes", f"{kernels} for the factors {stages}")
+        self._require(
+            len(stages) == len(kernels), "upsample_kernel_sizes", f"{kernels} for the factors {stages}"
+        )
         for factor, kernel in zip(stages, kernels, strict=True):
             fits = kernel >= factor and (kernel - factor) % 2 == 0
             self._require(fits, "upsample_kernel_sizes", f"{kernel} does not centre on a factor of {factor}")
         narrowest = self.hidden >> len(stages)  # every stage halves the channels
         divides = narrowest << len(stages) == self.hidden and narrowest % NORM_GROUPS == 0
-        self._require(divides, "hidden", f"{self.hidden} does not leave {NORM_GROUPS} groups after {len(stages)} stages")
+        self._require(
+            divides, "hidden", f"{self.hidden} does not leave {NORM_GROUPS} groups after {len(stages)} stages"
+        )
 
 
 def read_config(file: Path, sizes_of_weights: Mapping[str, Any]) -> CodecConfig:
     """Return what `file` states, completed by what the weights show (`sizes_of_weights`, by our field names).
 
-    Raises CheckpointError, naming the file and the field, if either can't be read or they can't be true together.
+    Raises CheckpointError, naming the file and the field, if either can't be read or they can't be true
+    together.
     """
     try:
         stated = json.loads(file.read_text(encoding="utf-8"))
@@ -142,7 +155,9 @@ def read_config(file: Path, sizes_of_weights: Mapping[str, Any]) -> CodecConfig:
     if not isinstance(stated, dict):
         raise CheckpointError(str(file), "", "must be a JSON object")
     if stated.get("frames_per_second", FRAMES_PER_SECOND) != FRAMES_PER_SECOND:
-        raise CheckpointError(str(file), "frames_per_second", f"an XCodec2 says {FRAMES_PER_SECOND} codes a second")
+        raise CheckpointError(
+            str(file), "frames_per_second", f"an XCodec2 says {FRAMES_PER_SECOND} codes a second"
+        )
     try:
         return CodecConfig(**_completed({**sizes_of_weights, **_translated(stated)}))
     except CheckpointError as error:

@@ -1,15 +1,16 @@
 """XCodec2's decoder as a network: codes in, sound out, every item of a ragged batch as if it were alone.
 
-Letters in shape comments: B items, T codec frames, U frames after upsampling, H hidden channels, C channels of a stage,
-N heads, D channels of a head, L scalars of a code, S samples.
+Letters in shape comments: B items, T codec frames, U frames after upsampling, H hidden channels, C channels
+of a stage, N heads, D channels of a head, L scalars of a code, S samples.
 
-A batch is padded on the right. `valid` [B, 1, T] is 1 where a frame belongs to its item and 0 where it is padding, or
-None if nothing is padded, which is faster. Padding would reach an item in four ways, and each is closed where it opens:
-convolutions see zeros beyond the end (`Conv`, `Upsampling`), group statistics count valid frames only (`Norm`),
-attention has no key there, and the inverse STFT divides by the windows of the item's own frames.
+A batch is padded on the right. `valid` [B, 1, T] is 1 where a frame belongs to its item and 0 where it is
+padding, or None if nothing is padded, which is faster. Padding would reach an item in four ways, and each is
+closed where it opens: convolutions see zeros beyond the end (`Conv`, `Upsampling`), group statistics count
+valid frames only (`Norm`), attention has no key there, and the inverse STFT divides by the windows of the
+item's own frames.
 
-Module names are the original's, so that its weights load with ``load_state_dict(strict=True)``. Nothing here is kept in
-a buffer or limited in length.
+Module names are the original's, so that its weights load with ``load_state_dict(strict=True)``. Nothing here
+is kept in a buffer or limited in length.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Norm(nn.GroupNorm):
     def forward(self, input: Tensor, valid: Tensor | None = None) -> Tensor:
         if valid is None:
             return super().forward(input)
-        grouped = input.unflatten(1, (self.num_groups, -1))  # [B, groups, C / groups, T]
+        grouped = torch.unflatten(input, 1, (self.num_groups, -1))  # [B, groups, C / groups, T]
         weight = valid.unsqueeze(1)  # [B, 1, 1, T]
         count = weight.sum(dim=(2, 3), keepdim=True) * grouped.shape[2]
         mean = (grouped * weight).sum(dim=(2, 3), keepdim=True) / count
@@ -82,12 +83,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
         inner = self.conv1(F.silu(self.norm1(x, valid)), valid)
-        return x + self.conv2(F.silu(self.norm2(inner, valid)), valid)
+        beside: Tensor = self.conv2(F.silu(self.norm2(inner, valid)), valid)
+        return x + beside
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn each neighbouring pair of channels of x [B, T, N, D] by `turns`, complex [T or 1, N or 1, D / 2]."""
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    """Turn each neighbouring pair of channels of x [B, T, N, D] by turns [T or 1, N or 1, D / 2]."""
+    pairs = torch.view_as_complex(torch.unflatten(x, -1, (-1, 2)))
     return torch.view_as_real(pairs * turns).flatten(-2)
 
 
@@ -102,14 +104,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, turns: Tensor, visible: Tensor | None) -> Tensor:
         """x [B, T, H]; visible [B, 1, 1, T] is True where a frame may be looked at."""
-        queries, keys, values = self.c_attn(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, T, N, D] each
+        queries, keys, values = (
+            self.c_attn(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        )  # [B, T, N, D] each
         seen = F.scaled_dot_product_attention(
             rotate(queries, turns).transpose(1, 2),
             rotate(keys, turns).transpose(1, 2),
             values.transpose(1, 2),
             attn_mask=visible,
         )  # [B, N, T, D]
-        return self.c_proj(seen.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        projected: Tensor = self.c_proj(seen.transpose(1, 2).flatten(2))  # [B, T, H]
+        return projected
 
 
 class FeedForward(nn.Module):
@@ -119,7 +124,8 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(4 * hidden, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.silu(self.fc1(x)))  # type: ignore[no-any-return]
+        narrowed: Tensor = self.fc2(F.silu(self.fc1(x)))
+        return narrowed
 
 
 class TransformerLayer(nn.Module):
@@ -132,7 +138,8 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor, turns: Tensor, visible: Tensor | None) -> Tensor:
         x = x + self.att(self.att_norm(x), turns, visible)
-        return x + self.mlp(self.ffn_norm(x))  # type: ignore[no-any-return]
+        thought: Tensor = self.mlp(self.ffn_norm(x))
+        return x + thought
 
 
 class Backbone(nn.Module):
@@ -160,13 +167,16 @@ class Backbone(nn.Module):
         x = x.transpose(1, 2)
         for block in self.post_net:
             x = block(x, valid)
-        return self.final_layer_norm(x.transpose(1, 2))  # type: ignore[no-any-return]
+        normed: Tensor = self.final_layer_norm(x.transpose(1, 2))
+        return normed
 
     def _turns(self, frames: int, device: torch.device) -> Tensor:
-        """Return the rotary angles as complex numbers of length 1: [T, 1, D / 2], or [1, N, D / 2] over heads."""
+        """Return the rotary angles as complex numbers: [T, 1, D / 2], or [1, N, D / 2] over heads."""
         head_channels = self.config.hidden // self.config.heads
         exponents = torch.arange(0, head_channels, 2, device=device, dtype=torch.float32) / head_channels
-        positions = torch.arange(frames if self.config.rope_axis == "time" else self.config.heads, device=device)
+        positions = torch.arange(
+            frames if self.config.rope_axis == "time" else self.config.heads, device=device
+        )
         angles = torch.outer(positions.float(), 1.0 / ROPE_BASE**exponents)
         turns = torch.polar(torch.ones_like(angles), angles)
         return turns.unsqueeze(1) if self.config.rope_axis == "time" else turns.unsqueeze(0)
@@ -190,7 +200,9 @@ class Upsampler(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x [B, T, H] → [B, U, H] and its `valid` [B, 1, U]"""
         x = x.transpose(1, 2)
-        for factor, raise_rate, block in zip(self.factors, self.upsample_layers, self.resnet_blocks, strict=True):
+        for factor, raise_rate, block in zip(
+            self.factors, self.upsample_layers, self.resnet_blocks, strict=True
+        ):
             x = raise_rate(keep_valid(x, valid))  # [B, C / 2, factor * T]
             valid = None if valid is None else valid.repeat_interleave(factor, dim=-1)
             x = block(x, valid)
@@ -206,7 +218,7 @@ def overlap_add(windows: Tensor) -> Tensor:
               c0 c1 c2 c3
     of which one and a half hops are cut off on each side.
     """
-    blocks = windows.unflatten(-1, (OVERLAP, -1))  # [B, U, OVERLAP, hop]
+    blocks = torch.unflatten(windows, -1, (OVERLAP, -1))  # [B, U, OVERLAP, hop]
     last = OVERLAP - 1
     shifted = [F.pad(blocks[:, :, place], (0, 0, place, last - place)) for place in range(OVERLAP)]
     summed = torch.stack(shifted).sum(dim=0).flatten(1)  # [B, (U + 3) * hop]
@@ -246,9 +258,12 @@ class Quantizer(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """codes [B, T] int64: the sum of digit[i] * levels[0] * … * levels[i - 1] → [B, T, quant_dim]"""
         levels = torch.tensor(self.levels, device=codes.device)  # [L]
-        places = torch.tensor([math.prod(self.levels[:i]) for i in range(len(self.levels))], device=codes.device)
+        places = torch.tensor(
+            [math.prod(self.levels[:i]) for i in range(len(self.levels))], device=codes.device
+        )
         digits = codes.unsqueeze(-1) // places % levels  # [B, T, L]
-        return self.project_out((digits - levels // 2) / (levels // 2))  # type: ignore[no-any-return]
+        projected: Tensor = self.project_out((digits - levels // 2) / (levels // 2))
+        return projected
 
 
 class Generator(nn.Module):
@@ -274,8 +289,8 @@ class Decoder(nn.Module):
     def forward(self, codes: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the sound [B, T * samples_per_frame] float32 of codes [B, T] int64 (codebook indices).
 
-        lengths [B] counts the frames of each item, at least 1, where the batch is padded; None says that it isn't.
-        What stands beyond the end of an item is not its sound.
+        lengths [B] counts the frames of each item, at least 1, where the batch is padded; None says that it
+        isn't. What stands beyond the end of an item is not its sound.
         """
         valid = None
         if lengths is not None:
@@ -285,4 +300,5 @@ class Decoder(nn.Module):
         x = self.generator.backbone(x, valid)
         if self.generator.upsampler is not None:
             x, valid = self.generator.upsampler(x, valid)  # [B, U, H]
-        return self.generator.head(x, valid)  # type: ignore[no-any-return]
+        sound: Tensor = self.generator.head(x, valid)
+        return sound
