@@ -1,0 +1,46 @@
+"""`python -m deployments`: serves on this machine until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import get_args
+
+# Before Ray is imported, which reads it then.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from deployments.launcher import Address, serve_here
+from deployments.settings import Device, Precision, Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    settings = Settings(
+        model=given.model, device=given.device, precision=given.precision, cpu_threads=given.cpu_threads
+    )
+    address = Address(given.host, given.port)
+    return serve_here(settings, address, start_timeout_seconds=given.start_timeout)
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Settings()
+    parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
+    parser.add_argument(
+        "--model", default=default.model, help="'embedded', a checkpoint's directory or a hub id"
+    )
+    parser.add_argument("--device", default=default.device, choices=get_args(Device))
+    parser.add_argument("--precision", default=default.precision, choices=get_args(Precision))
+    parser.add_argument(
+        "--cpu-threads", default=default.cpu_threads, type=int, help="of the decoder without GPU"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; there is no password"
+    )
+    parser.add_argument("--port", default=8000, type=int)
+    parser.add_argument("--start-timeout", default=600.0, type=float, metavar="SECONDS")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The HTTP interface: what arrives, who is asked, what goes back. Knows how to ask, not who answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from deployments.answers import Take, file_answer, json_answer
+from deployments.body import read_json_body
+from deployments.composer import Composed
+from deployments.errors import error_response, not_ready
+from deployments.fan_out import PendingReply, ask, ask_each
+from deployments.script import Script, write_script
+from deployments.settings import Settings
+from deployments.speech_request import SpeechRequest
+from voice_core.speech import ModelFacts, Segment, Speech
+
+FACTS_TIMEOUT_SECONDS = 2.0  # an idle replica answers in milliseconds
+OWNER = "voice-serve"
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Crew(Protocol):
+    """The deployments behind the door, as calls that can be awaited and cancelled."""
+
+    def facts(self) -> PendingReply[ModelFacts]: ...
+
+    def speak(self, segment: Segment) -> PendingReply[list[Speech]]: ...
+
+    def compose(
+        self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float
+    ) -> PendingReply[Composed]: ...
+
+    def synthesizer_runs(self) -> bool:
+        """Whether a replica is up, possibly too busy to answer. Blocks, so it is called in a thread."""
+
+
+class SpeechApi:
+    """OpenAI's speech endpoint and what belongs around it."""
+
+    def __init__(self, settings: Settings, crew: Crew) -> None:
+        self._settings = settings
+        self._crew = crew
+        self._facts: ModelFacts | None = None
+        self._started_at = int(time.time())
+
+    def routes(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/audio/speech", _guarded(self.speech), methods=["POST"]),
+                Route("/v1/models", _guarded(self.models), methods=["GET"]),
+                Route("/healthz", _guarded(self.healthz), methods=["GET"]),
+                Route("/readyz", _guarded(self.readyz), methods=["GET"]),
+            ],
+            exception_handlers={HTTPException: _http_error},  # 404 and 405 come from the router
+        )
+
+    async def speech(self, request: Request) -> Response:
+        body = await read_json_body(request, largest_bytes=self._settings.largest_body_bytes)
+        wanted = SpeechRequest.from_json(body, longest_text_characters=self._settings.longest_text_characters)
+        script = await asyncio.to_thread(write_script, wanted, await self._known_facts())
+        spoken = await ask_each(self._crew.speak, script.segments)
+        takes = await self._compose(wanted, script, spoken)
+        return file_answer(takes[0]) if wanted.n == 1 else json_answer(takes, wanted.response_format)
+
+    async def _compose(self, wanted: SpeechRequest, script: Script, spoken: list[list[Speech]]) -> list[Take]:
+        """Make one file of every sample; `spoken` holds the samples of each segment."""
+        samples = list(zip(*spoken, strict=True))
+
+        def compose(speeches: Sequence[Speech]) -> PendingReply[Composed]:
+            return self._crew.compose(speeches, wanted.response_format, wanted.inter_segment_silence)
+
+        return [
+            Take(seed, tuple(speech.finish_reason for speech in speeches), composed)
+            for seed, speeches, composed in zip(
+                script.seeds, samples, await ask_each(compose, samples), strict=True
+            )
+        ]
+
+    async def models(self, request: Request) -> Response:
+        facts = await self._known_facts()
+        model = {"id": facts.model_id, "object": "model", "created": self._started_at, "owned_by": OWNER}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def healthz(self, request: Request) -> Response:
+        """The process answers; nothing is said about the model."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Response:
+        """A request that came now would be spoken, at once or after those before it."""
+        try:
+            self._facts = await ask(self._crew.facts, timeout_seconds=FACTS_TIMEOUT_SECONDS)
+        except TimeoutError as error:
+            # Full replicas answer late, but they are up; only the controller can tell them from dead ones.
+            if self._facts is None or not await asyncio.to_thread(self._crew.synthesizer_runs):
+                raise not_ready("no synthesizer replica is up") from error
+        return JSONResponse({"status": "ready", "model": self._facts.model_id})
+
+    async def _known_facts(self) -> ModelFacts:
+        """A model's facts never change: a new model comes with new settings, and those with a new ingress."""
+        if self._facts is None:
+            self._facts = await ask(self._crew.facts, timeout_seconds=FACTS_TIMEOUT_SECONDS)
+        return self._facts
+
+
+def _guarded(endpoint: Endpoint) -> Endpoint:
+    """Answer every failure in OpenAI's envelope: no client sees what Ray or Python say about it."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Exception as error:
+            return error_response(request, error)
+
+    return answer
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    return error_response(request, error)

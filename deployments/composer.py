@@ -1,0 +1,39 @@
+"""The deployment that makes a file of spoken segments: trims, joins, encodes, on a CPU."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ray import serve
+
+from voice_core.audio.formats import encode, format_named
+from voice_core.audio.joining import join
+from voice_core.audio.waveform import Waveform
+from voice_core.speech import Speech
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A playable file."""
+
+    audio: bytes
+    media_type: str
+    seconds: float
+    sample_rate: int  # Hz
+
+
+@serve.deployment(max_ongoing_requests=16, graceful_shutdown_timeout_s=30, graceful_shutdown_wait_loop_s=0.2)
+class Composer:
+    """Takes the segments of one sample in order and gives back one file."""
+
+    async def compose(self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> Composed:
+        return await asyncio.to_thread(compose, speeches, audio_format, pause_seconds)
+
+
+def compose(speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> Composed:
+    waveforms = [Waveform(speech.samples, speech.sample_rate) for speech in speeches]
+    whole = join(waveforms, pause_seconds=pause_seconds)
+    audio = encode(whole, audio_format)
+    return Composed(audio, format_named(audio_format).media_type, whole.seconds, whole.sample_rate)

@@ -1,0 +1,81 @@
+"""Everything that is not an answer: OpenAI's error envelope, and which failure gets which status."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from voice_core.errors import RequestError, SynthesisError
+
+RETRY_AFTER_SECONDS = 5  # a replica that died is back, or a queue is shorter, after about this long
+
+# A repeat would fail the same way, so OpenAI's clients are told not to try three times.
+_NO_RETRY = {"x-should-retry": "false"}
+_RETRY_LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+logger = logging.getLogger("ray.serve")  # Serve's own logger adds the request id to each line
+
+
+@dataclass(eq=False)  # an exception is itself, and must stay hashable
+class ApiError(Exception):
+    """A request that gets no speech: the status and what OpenAI's envelope says about it."""
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def type(self) -> str:
+        if self.status == 429:
+            return "rate_limit_error"
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
+    def response(self) -> JSONResponse:
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return JSONResponse({"error": error}, self.status, self.headers)
+
+
+def not_ready(reason: str) -> ApiError:
+    return ApiError(
+        503, f"the model can't be asked right now: {reason}", code="not_ready", headers=_RETRY_LATER
+    )
+
+
+def error_response(request: Request, error: Exception) -> JSONResponse:
+    """The one place where an exception becomes a status."""
+    cause = error.cause if isinstance(error, RayTaskError) else error  # what another deployment raised
+    match cause:
+        case ApiError():
+            return cause.response()
+        case RequestError():
+            return ApiError(400, str(cause), param=cause.field, code="invalid_value").response()
+        case HTTPException():  # no such path, or not with this method
+            message = f"{request.method} {request.url.path}: {cause.detail}"
+            code = _CODES.get(cause.status_code)
+            return ApiError(
+                cause.status_code, message, code=code, headers=dict(cause.headers or {})
+            ).response()
+        case BackPressureError():
+            message = "too many requests are waiting"
+            return ApiError(429, message, code="overloaded", headers=_RETRY_LATER).response()
+        case RayActorError() | DeploymentUnavailableError() | ReplicaUnavailableError() | TimeoutError():
+            logger.warning("No replica could answer: %s", error)
+            return not_ready("no replica could take the request").response()
+        case SynthesisError():
+            logger.exception("A segment could not be spoken", exc_info=error)
+            message = f"could not be spoken: {cause}"
+            return ApiError(500, message, code="synthesis_failed", headers=_NO_RETRY).response()
+        case _:
+            request_id = request.headers.get("x-request-id", "none")  # Serve gives every request one
+            logger.exception("A bug, met by request %s", request_id, exc_info=error)
+            message = f"a bug on our side; the log has it under request id {request_id}"
+            return ApiError(500, message, code="internal_error", headers=_NO_RETRY).response()

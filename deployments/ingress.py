@@ -1,0 +1,59 @@
+"""The deployment at the door: serves the HTTP interface over the handles of the other deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+
+from deployments.api import SpeechApi
+from deployments.composer import Composed
+from deployments.fan_out import PendingReply
+from deployments.settings import Settings
+from voice_core.speech import ModelFacts, Segment, Speech
+
+Handle = DeploymentHandle[Any]
+
+
+class ServeCrew:
+    """The deployments behind the ingress, asked through their handles."""
+
+    def __init__(self, synthesizer: Handle, composer: Handle) -> None:
+        self._synthesizer = synthesizer
+        self._composer = composer
+
+    def facts(self) -> PendingReply[ModelFacts]:
+        return cast(PendingReply[ModelFacts], self._synthesizer.facts.remote())
+
+    def speak(self, segment: Segment) -> PendingReply[list[Speech]]:
+        return cast(PendingReply[list[Speech]], self._synthesizer.speak.remote(segment))
+
+    def compose(
+        self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float
+    ) -> PendingReply[Composed]:
+        reply = self._composer.compose.remote(speeches, audio_format, pause_seconds)
+        return cast(PendingReply[Composed], reply)
+
+    def synthesizer_runs(self) -> bool:
+        application = serve.status().applications[serve.get_replica_context().app_name]
+        states = application.deployments[self._synthesizer.deployment_name].replica_states
+        return any(state == "RUNNING" for state in states)
+
+
+@serve.deployment(
+    max_ongoing_requests=256,  # requests that wait for their speech cost an ingress next to nothing
+    graceful_shutdown_timeout_s=150,  # longer than the synthesizer's: it waits for it
+    graceful_shutdown_wait_loop_s=0.2,
+)
+@serve.ingress()
+class Ingress:
+    """Serves the HTTP interface over the application's other deployments."""
+
+    def __init__(self, settings: Settings, synthesizer: Handle, composer: Handle) -> None:
+        self._api = SpeechApi(settings, ServeCrew(synthesizer, composer))
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        return self._api.routes()

@@ -1,0 +1,188 @@
+"""Runs the application on this machine: checks first, tells what it waits for, stops cleanly."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+from deployments.app import COMPOSER_CPUS, INGRESS_CPUS, NoGpuError, build
+from deployments.settings import Settings
+from voice_core.hub import HUB_ID
+
+APPLICATION = "voice"
+EMBEDDED = "embedded"
+OBJECT_STORE_BYTES = 200_000_000  # an hour of speech in flight; Ray's default takes a third of the memory
+POLL_SECONDS = 0.2
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class CannotStart(Exception):  # noqa: N818  # the sentence it carries is told to a person as it is
+    """Why the service can't run here, and what to do about it."""
+
+
+class StopAsked(BaseException):
+    """SIGINT or SIGTERM came. Not an Exception: nothing on the way may take it for a failure."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the HTTP interface listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        return f"http://{host}:{self.port}"
+
+
+def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: float) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code."""
+    try:
+        check_port(address)
+        settings = settings.model_copy(update={"model": check_model(settings.model)})
+        with _ray(settings):
+            serve.start(http_options={"host": address.host, "port": address.port})
+            serve.run_many(
+                [serve.RunTarget(build(settings), name=APPLICATION)],
+                wait_for_ingress_deployment_creation=False,
+                wait_for_applications_running=False,
+            )
+            _wait_until_ready(address, start_timeout_seconds)
+            _say(ready_message(address))
+            signal.pause()
+    except StopAsked:
+        _say("Stopped.")
+    except (CannotStart, NoGpuError) as error:
+        _say(f"Can't start: {error}")
+        return 1
+    return 0
+
+
+def check_port(address: Address) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed is free
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            reason = (
+                f"can't listen on {address.host}:{address.port} ({error.strerror}); choose another --port"
+            )
+            raise CannotStart(reason) from error
+
+
+def check_model(model: str) -> str:
+    """Return the model's name as every process of this machine understands it."""
+    directory = Path(model).expanduser()
+    if model == EMBEDDED or (not directory.is_dir() and HUB_ID.fullmatch(model)):
+        return model
+    if not (directory / "config.json").is_file():
+        raise CannotStart(
+            f"--model {model}: no checkpoint there (a directory with config.json), and no hub id"
+        )
+    return str(directory.resolve())
+
+
+def ready_message(address: Address) -> str:
+    request = {
+        "model": "voice",
+        "voice": "default",
+        "input": "Hello there. How are you?",
+        "response_format": "wav",
+    }
+    return (
+        f"Ready on {address.url}. Try:\n"
+        f"  curl {address.url}/v1/audio/speech -H 'Content-Type: application/json' -o hello.wav \\\n"
+        f"    -d '{json.dumps(request)}'"
+    )
+
+
+@contextmanager
+def _ray(settings: Settings) -> Iterator[None]:
+    """A Ray of our own, quiet, that ends with us however we end."""
+    _stop_on_signals()
+    _say("Starting Ray ...")
+    cpus_needed = settings.cpu_threads + INGRESS_CPUS + COMPOSER_CPUS
+    try:
+        context: Any = ray.init(  # typed as its base class, which lacks the address
+            address="local",  # never somebody else's cluster
+            num_cpus=max(os.cpu_count() or 1, round(cpus_needed)),  # bookkeeping: a small machine serves too
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+        _stop_on_signals()  # again: ray.init puts its own in place
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        _say(f"Logs are in {context.address_info['session_dir']}/logs/serve")
+        yield
+    finally:
+        if ray.is_initialized():
+            _say("Stopping: requests that are being spoken are finished first ...")
+            serve.delete(APPLICATION)
+            serve.shutdown()
+            ray.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _stop_on_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, _raise_stop_asked)
+
+
+def _raise_stop_asked(_number: int, _frame: FrameType | None) -> NoReturn:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # who asks twice doesn't want to wait for the drain
+    raise StopAsked
+
+
+def _wait_until_ready(address: Address, timeout_seconds: float) -> None:
+    """Tell every change while the replicas start; return when a request would be spoken."""
+    deadline = time.monotonic() + timeout_seconds
+    told = ""
+    while time.monotonic() < deadline:
+        application = serve.status().applications[APPLICATION]
+        if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            raise CannotStart(f"the application failed to deploy.\n{_progress(application)}")
+        if application.status is ApplicationStatus.RUNNING and _answers(f"{address.url}/readyz"):
+            return
+        progress = _progress(application)
+        if progress != told:
+            _say(progress)
+            told = progress
+        time.sleep(POLL_SECONDS)
+    raise CannotStart(f"not ready after {timeout_seconds:g} s (--start-timeout). Last seen: {told}")
+
+
+def _progress(application: ApplicationStatusOverview) -> str:
+    lines = [f"{name} {deployment.status.lower()}" for name, deployment in application.deployments.items()]
+    reasons = [deployment.message for deployment in application.deployments.values() if deployment.message]
+    return "\n".join([", ".join(lines) or application.status.lower(), *reasons])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, TimeoutError):
+        return False
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)

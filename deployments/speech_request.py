@@ -1,0 +1,163 @@
+"""One request for speech, as it stands in the JSON body: OpenAI's fields and ours, checked at the door."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, NoReturn, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from voice_core.audio.formats import format_named
+from voice_core.errors import RequestError
+from voice_core.speech import MAX_SEED, Sampling
+
+DEFAULT_VOICE = "default"
+LONGEST_NAME_CHARACTERS = 256
+LONGEST_PAUSE_SECONDS = 10.0
+LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and still an index that torch takes
+MOST_SAMPLES = 16
+
+_REFERENCE = Sampling()
+
+
+def _voice_name(voice: object) -> object:
+    """OpenAI's clients send a voice as its name or as {"id": name}."""
+    if isinstance(voice, dict) and set(voice) == {"id"}:
+        return voice["id"]
+    return voice
+
+
+class SpeechRequest(BaseModel):
+    """What is to be said, how, and in which format it goes back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    model: str = Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)  # any name; one model is served
+    input: str
+    voice: Annotated[str, BeforeValidator(_voice_name)]
+    response_format: str = "mp3"
+    speed: float = Field(default=1.0, ge=0.25, le=4.0)  # divides the estimated duration
+    instructions: str = ""
+    stream_format: str = "audio"
+
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    temperature: float = Field(default=_REFERENCE.temperature, ge=0, le=2)
+    top_k: int = Field(default=_REFERENCE.top_k, ge=0, le=LARGEST_TOP_K)
+    top_p: float = Field(default=_REFERENCE.top_p, gt=0, le=1)
+    min_p: float = Field(default=_REFERENCE.min_p, ge=0, lt=1)
+    language: str | None = None
+    seconds: float | None = Field(default=None, gt=0)  # of the whole, shared out over the segments
+    segment: bool = True
+    inter_segment_silence: float = Field(default=0.05, ge=0, le=LONGEST_PAUSE_SECONDS)  # seconds
+    n: int = Field(default=1, ge=1, le=MOST_SAMPLES)
+
+    @classmethod
+    def from_json(cls, body: bytes, *, longest_text_characters: int) -> Self:
+        """Read the body; whatever is wrong with it is one RequestError that names the field."""
+        document = _json_object(body)
+        # A client that spells out "not given" sends null.
+        given = {
+            name: value
+            for name, value in document.items()
+            if value is not None or name not in cls.model_fields
+        }
+        try:
+            wanted = cls.model_validate(given)
+        except ValidationError as error:
+            raise _request_error(error.errors(include_url=False)[0]) from error
+        if len(wanted.input) > longest_text_characters:
+            reason = (
+                f"{len(wanted.input)} characters, at most {longest_text_characters} are spoken in one request"
+            )
+            raise RequestError("input", reason)
+        return wanted
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
+
+    @field_validator("input")
+    @classmethod
+    def _input_is_unicode(cls, text: str) -> str:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError("input", f"half of a surrogate pair at character {error.start}") from error
+        return text
+
+    @field_validator("response_format")
+    @classmethod
+    def _response_format_is_written(cls, response_format: str) -> str:
+        format_named(response_format)
+        return response_format
+
+    @field_validator("voice")
+    @classmethod
+    def _voice_exists(cls, voice: str) -> str:
+        if voice != DEFAULT_VOICE:
+            raise RequestError(
+                "voice", f"there is no voice {voice[:LONGEST_NAME_CHARACTERS]!r}; there is {DEFAULT_VOICE!r}"
+            )
+        return voice
+
+    @field_validator("instructions")
+    @classmethod
+    def _instructions_are_empty(cls, instructions: str) -> str:
+        if instructions.strip():
+            raise RequestError("instructions", "this model can't follow instructions; leave the field out")
+        return instructions
+
+    @field_validator("stream_format")
+    @classmethod
+    def _stream_format_is_audio(cls, stream_format: str) -> str:
+        if stream_format != "audio":
+            raise RequestError("stream_format", f"{stream_format[:32]!r} is not served; 'audio' is")
+        return stream_format
+
+    @model_validator(mode="after")
+    def _speed_and_seconds_agree(self) -> Self:
+        if self.seconds is not None and self.speed != 1:
+            raise RequestError(
+                "speed", "contradicts 'seconds', which already says how long the speech is to be"
+            )
+        return self
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RequestError("body", f"is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise RequestError("body", "must be a JSON object")
+    return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _request_error(error: ErrorDetails) -> RequestError:
+    """Say what pydantic found in one sentence about one field."""
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, RequestError):
+        return cause
+    field = str(error["loc"][0])[:LONGEST_NAME_CHARACTERS]
+    match error["type"]:
+        case "extra_forbidden":
+            known = ", ".join(SpeechRequest.model_fields)
+            return RequestError(field, f"is not a field of this request; the fields are {known}")
+        case "missing":
+            return RequestError(field, "is required")
+        case _:
+            message = error["msg"]
+            return RequestError(field, message[0].lower() + message[1:])

@@ -1,0 +1,101 @@
+"""The deployment that owns a decoder: gathers the segments of all requests and speaks them together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ray import serve
+
+from deployments.settings import Admission, Device, Precision
+from voice_core.speech import ModelFacts, Segment, Speech
+
+if TYPE_CHECKING:  # torch comes with it, and only a replica may pay for that
+    from voice_core.synthesizer import SpeechTicket
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass
+class Arrival:
+    """A segment at the door, and its ticket once the decoder has taken it."""
+
+    segment: Segment
+    ticket: SpeechTicket | None = None
+
+
+@dataclass(frozen=True)
+class DecoderCounters:
+    """What one replica's decoder has done since it was loaded."""
+
+    passes: int
+    rows_spoken: int
+
+
+@serve.deployment(
+    max_ongoing_requests=32,  # two full passes: one is spoken, one waits; the rest may go to other replicas
+    user_config=Admission().model_dump(),
+    health_check_period_s=2,  # /readyz believes the controller while a replica is too busy to be asked
+    health_check_timeout_s=30,
+    graceful_shutdown_timeout_s=120,  # a drained replica finishes what it speaks
+    graceful_shutdown_wait_loop_s=0.2,
+    max_constructor_retry_count=3,
+)
+class Synthesizer:
+    """Speaks segments: one arrives, waits for the others of its moment, and comes back as speech."""
+
+    def __init__(
+        self, model: str, device: Device, precision: Precision, max_rows: int, cpu_threads: int
+    ) -> None:
+        import torch
+
+        from voice_core.synthesizer import Synthesizer as Decoder
+
+        if device == "cpu":
+            torch.set_num_threads(cpu_threads)
+        self._decoder = Decoder.load(model, device=device, precision=precision, max_rows=max_rows)
+        logger.info("Speaks with %s", self._decoder.facts)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        admission = Admission.model_validate(user_config)
+        door: Any = self._admit  # the batch decorator's setters have no types
+        door.set_max_batch_size(admission.segments)
+        door.set_batch_wait_timeout_s(admission.window_seconds)
+
+    async def speak(self, segment: Segment) -> list[Speech]:
+        """Return one speech for every seed of the segment."""
+        arrival = Arrival(segment)
+        try:
+            ticket = await self._admit(arrival)
+            # Shielded: a cancelled caller must not cancel the future under the decoder's hands.
+            return await asyncio.shield(asyncio.wrap_future(ticket.future))
+        except asyncio.CancelledError:
+            if arrival.ticket is not None:
+                arrival.ticket.cancel()
+            raise
+
+    @serve.batch
+    async def _admit(self, arrivals: list[Arrival]) -> list[SpeechTicket]:
+        """Hand the segments of one moment to the decoder together.
+
+        It returns tickets, not speech: so no batch waits for the one before it, no segment waits for a longer
+        neighbour, and neither failure nor cancellation of one segment can reach the others of its batch.
+        """
+        tickets = self._decoder.submit([arrival.segment for arrival in arrivals])
+        for arrival, ticket in zip(arrivals, tickets, strict=True):
+            arrival.ticket = ticket
+        return tickets
+
+    async def facts(self) -> ModelFacts:
+        self.check_health()
+        return self._decoder.facts
+
+    async def counters(self) -> DecoderCounters:
+        return DecoderCounters(self._decoder.passes, self._decoder.rows_spoken)
+
+    def check_health(self) -> None:
+        """Serve replaces a replica whose decoder can't speak any more."""
+        if not self._decoder.alive:
+            raise RuntimeError("the decoder's thread has ended")

@@ -1,0 +1,199 @@
+"""The HTTP interface, asked by a client in the same process, with a crew that hums."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import pytest
+import soundfile
+from fake_crew import FakeCrew, Reply
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError
+from starlette.testclient import TestClient
+
+from deployments import api
+from deployments.api import SpeechApi
+from deployments.settings import Settings
+from voice_core.errors import SynthesisError
+
+LEAST = {"model": "voice", "voice": "default", "input": "One here. Two there.", "response_format": "wav"}
+
+
+@pytest.fixture
+def crew() -> FakeCrew:
+    return FakeCrew()
+
+
+@pytest.fixture
+def client(crew: FakeCrew) -> TestClient:
+    settings = Settings(longest_text_characters=100, largest_body_bytes=1000)
+    return TestClient(SpeechApi(settings, crew).routes(), raise_server_exceptions=False)
+
+
+def speak(client: TestClient, **fields: Any) -> Any:
+    return client.post("/v1/audio/speech", json=LEAST | fields)
+
+
+def refusal(answer: Any) -> dict[str, Any]:
+    """The envelope's content; nothing else may stand in the body."""
+    document = answer.json()
+    assert set(document) == {"error"}
+    assert set(document["error"]) == {"message", "type", "param", "code"}
+    return document["error"]
+
+
+def test_a_text_comes_back_as_a_file_with_its_facts_in_headers(client: TestClient) -> None:
+    answer = speak(client, seed=5, seconds=4, inter_segment_silence=0.5)
+    samples, sample_rate = soundfile.read(io.BytesIO(answer.content))
+    assert answer.headers["content-type"] == "audio/wav"
+    assert answer.headers["x-sample-rate"] == str(sample_rate) == "16000"
+    assert len(samples) / sample_rate == pytest.approx(4.5, abs=0.01)
+    assert float(answer.headers["x-audio-seconds"]) == pytest.approx(4.5, abs=0.01)
+    assert answer.headers["x-segments"] == "2"
+    assert answer.headers["x-seed"] == "5"
+    assert answer.headers["x-finish-reasons"] == "stop,stop"
+
+
+def test_every_segment_is_one_call_with_all_its_seeds(client: TestClient, crew: FakeCrew) -> None:
+    speak(client, n=3, seed=5, temperature=0.5)
+    assert [segment.index for segment in crew.segments] == [0, 1]
+    assert all(len(set(segment.seeds)) == 3 and segment.seeds[0] == 5 for segment in crew.segments)
+    assert all(segment.sampling.temperature == 0.5 for segment in crew.segments)
+
+
+def test_several_samples_come_as_json_and_each_repeats_alone(client: TestClient) -> None:
+    audios = speak(client, n=3, seed=5).json()["audios"]
+    assert len({audio["seed"] for audio in audios}) == 3
+    for audio in audios:
+        alone = speak(client, seed=audio["seed"])
+        assert base64.b64decode(audio["audio"]) == alone.content
+        assert audio["finish_reasons"] == ["stop", "stop"]
+
+
+def test_a_request_without_a_seed_is_told_the_one_that_was_drawn(client: TestClient) -> None:
+    first, second = speak(client), speak(client)
+    assert first.headers["x-seed"] != second.headers["x-seed"]
+    assert speak(client, seed=int(first.headers["x-seed"])).content == first.content
+
+
+def test_speed_divides_the_estimated_duration(client: TestClient, crew: FakeCrew) -> None:
+    speak(client, speed=1)
+    speak(client, speed=2)
+    one, _, fast, _ = crew.segments
+    assert fast.seconds == pytest.approx(one.seconds / 2)
+
+
+def test_unsplit_text_is_one_segment(client: TestClient, crew: FakeCrew) -> None:
+    assert speak(client, segment=False).headers["x-segments"] == "1"
+    assert len(crew.segments) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": "  "}, "input"),
+        ({"input": "x" * 101}, "input"),
+        ({"language": "klingon"}, "language"),
+        ({"voice": "alloy"}, "voice"),
+        ({"response_format": "aac"}, "response_format"),
+        ({"tempo": 2}, "tempo"),
+    ],
+)
+def test_a_wrong_field_is_refused_before_anything_is_spoken(
+    client: TestClient, crew: FakeCrew, fields: dict[str, Any], param: str
+) -> None:
+    answer = speak(client, **fields)
+    assert answer.status_code == 400
+    assert refusal(answer)["param"] == param
+    assert refusal(answer)["type"] == "invalid_request_error"
+    assert not crew.segments
+
+
+def test_a_body_over_the_limit_is_refused_by_its_header_and_by_what_comes(client: TestClient) -> None:
+    announced = client.post(
+        "/v1/audio/speech", content=b" " * 1001, headers={"content-type": "application/json"}
+    )
+    streamed = client.post(
+        "/v1/audio/speech",
+        content=iter([b" " * 600, b" " * 600]),
+        headers={"content-type": "application/json"},
+    )
+    for answer in (announced, streamed):
+        assert answer.status_code == 413
+        assert refusal(answer)["code"] == "request_too_large"
+
+
+def test_only_json_is_read(client: TestClient) -> None:
+    form = client.post("/v1/audio/speech", data={"input": "Hello."})
+    assert form.status_code == 415
+    charset = {"content-type": "Application/JSON; charset=utf-8"}
+    assert client.post("/v1/audio/speech", content=json.dumps(LEAST), headers=charset).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/audio/speech", 405), ("POST", "/v1/models", 405), ("GET", "/nowhere", 404)],
+)
+def test_a_wrong_address_gets_the_envelope_too(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert path in refusal(answer)["message"]
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (RayActorError(), 503, "not_ready"),
+        (BackPressureError(9, 8), 429, "overloaded"),
+        (SynthesisError("no codes"), 500, "synthesis_failed"),
+        (RayTaskError("speak", "traceback", SynthesisError("no codes")), 500, "synthesis_failed"),
+        (RayTaskError("speak", "traceback", KeyError("bug")), 500, "internal_error"),
+        (ZeroDivisionError("a secret"), 500, "internal_error"),
+    ],
+)
+def test_a_failure_behind_the_door_gets_its_status(
+    client: TestClient, crew: FakeCrew, failure: Exception, status: int, code: str
+) -> None:
+    crew.speak_failure = failure
+    answer = client.post("/v1/audio/speech", json=LEAST, headers={"x-request-id": "abc"})
+    assert (answer.status_code, refusal(answer)["code"]) == (status, code)
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
+    assert (answer.headers.get("x-should-retry") == "false") == (status == 500)
+    if code == "internal_error":
+        assert "abc" in refusal(answer)["message"]
+        assert "secret" not in answer.text
+
+
+def test_models_names_the_one_that_is_served(client: TestClient) -> None:
+    listed = client.get("/v1/models").json()
+    assert listed["object"] == "list"
+    assert [(model["id"], model["object"]) for model in listed["data"]] == [("fake", "model")]
+
+
+def test_the_service_is_ready_when_the_synthesizer_answers(client: TestClient) -> None:
+    assert client.get("/readyz").json() == {"status": "ready", "model": "fake"}
+
+
+def test_the_service_is_alive_but_not_ready_without_a_synthesizer(client: TestClient, crew: FakeCrew) -> None:
+    crew.facts_reply = Reply(RayActorError())
+    assert client.get("/healthz").status_code == 200
+    for path in ("/readyz", "/v1/models"):
+        answer = client.get(path)
+        assert (answer.status_code, refusal(answer)["code"]) == (503, "not_ready")
+    assert speak(client).status_code == 503
+
+
+@pytest.mark.parametrize(("runs", "status"), [(True, 200), (False, 503)])
+def test_a_synthesizer_too_busy_to_answer_is_ready_as_long_as_it_runs(
+    client: TestClient, crew: FakeCrew, monkeypatch: pytest.MonkeyPatch, runs: bool, status: int
+) -> None:
+    monkeypatch.setattr(api, "FACTS_TIMEOUT_SECONDS", 0.01)
+    assert client.get("/readyz").status_code == 200
+    crew.facts_reply, crew.runs = Reply(hangs=True), runs
+    assert client.get("/readyz").status_code == status

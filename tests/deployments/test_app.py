@@ -1,0 +1,67 @@
+"""Which device the application is built for, and what that takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from deployments.app import NoGpuError, build, choose_device
+from deployments.settings import Settings
+
+
+def options(application: Any) -> dict[str, dict[str, Any]]:
+    """The resources of each deployment of a bound application, by name."""
+    ingress = application._bound_deployment
+    arguments = [argument for argument in ingress.init_args if hasattr(argument, "_bound_deployment")]
+    deployments = [ingress, *(argument._bound_deployment for argument in arguments)]
+    return {deployment.name: deployment.ray_actor_options for deployment in deployments}
+
+
+def test_the_application_is_an_ingress_over_synthesizer_and_composer() -> None:
+    assert list(options(build(Settings(device="cpu")))) == ["Ingress", "Synthesizer", "Composer"]
+
+
+def test_on_gpus_every_synthesizer_has_one_and_the_others_see_none() -> None:
+    resources = options(build(Settings(device="cuda", wait_for_gpu=True)))
+    assert resources["Synthesizer"]["num_gpus"] == 1
+    for name in ("Ingress", "Composer"):
+        assert resources[name]["runtime_env"]["env_vars"] == {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_on_a_cpu_no_gpu_is_asked_for() -> None:
+    resources = options(build(Settings(device="cpu", cpu_threads=3)))
+    assert resources["Synthesizer"] == {"num_cpus": 3, "num_gpus": 0}
+    assert not resources["Ingress"].get("runtime_env")
+
+
+@pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_auto_takes_the_gpu_if_there_is_one(gpu: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    assert choose_device(Settings(), lambda: gpu) == device
+
+
+def test_auto_takes_the_chip_of_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert choose_device(Settings(), lambda: False) == "mps"
+
+
+def test_cuda_without_a_gpu_fails_with_what_to_do() -> None:
+    with pytest.raises(NoGpuError, match=r"no GPU: add a GPU node.*wait_for_gpu"):
+        choose_device(Settings(device="cuda"), lambda: False)
+    assert choose_device(Settings(device="cuda", wait_for_gpu=True), lambda: False) == "cuda"
+
+
+def test_an_unknown_setting_is_refused_by_name() -> None:
+    with pytest.raises(ValidationError, match="modle"):
+        Settings.model_validate({"modle": "embedded"})
+
+
+def test_no_deployment_but_a_synthesizers_replica_imports_torch() -> None:
+    modules = "app, ingress, composer, synthesizer, launcher"
+    program = f"from deployments import {modules}; import sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

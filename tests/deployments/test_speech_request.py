@@ -1,0 +1,144 @@
+"""What a request may say, and how it is told what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from deployments.speech_request import SpeechRequest
+from voice_core.errors import RequestError
+from voice_core.speech import MAX_SEED, Sampling
+
+LEAST = {"model": "voice", "voice": "default", "input": "Hello."}
+
+
+def read(**fields: Any) -> SpeechRequest:
+    return SpeechRequest.from_json(json.dumps(LEAST | fields).encode(), longest_text_characters=20)
+
+
+def refused(body: bytes) -> RequestError:
+    with pytest.raises(RequestError) as refusal:
+        SpeechRequest.from_json(body, longest_text_characters=20)
+    return refusal.value
+
+
+def test_the_defaults_are_openais_and_the_references() -> None:
+    wanted = read()
+    assert (wanted.response_format, wanted.speed, wanted.n, wanted.segment) == ("mp3", 1.0, 1, True)
+    assert wanted.inter_segment_silence == 0.05
+    assert wanted.seed is None
+    assert wanted.sampling == Sampling()
+
+
+def test_every_field_arrives() -> None:
+    wanted = read(
+        voice={"id": "default"},
+        response_format="flac",
+        speed=1,
+        instructions="",
+        stream_format="audio",
+        seed=MAX_SEED,
+        temperature=0,
+        top_k=1,
+        top_p=1,
+        min_p=0.1,
+        language="ja",
+        seconds=3,
+        segment=False,
+        inter_segment_silence=0,
+        n=16,
+    )
+    assert wanted.voice == "default"
+    assert wanted.sampling == Sampling(temperature=0, top_k=1, top_p=1, min_p=0.1)
+    assert (wanted.seed, wanted.seconds, wanted.segment, wanted.n) == (MAX_SEED, 3, False, 16)
+
+
+def test_null_means_not_given() -> None:
+    assert read(seed=None, speed=None) == read()
+
+
+@pytest.mark.parametrize("name", ["model", "voice", "input"])
+@pytest.mark.parametrize("absent", [{}, {"null": None}])
+def test_a_required_field_is_asked_for_by_name(name: str, absent: dict[str, None]) -> None:
+    document: dict[str, Any] = {key: value for key, value in LEAST.items() if key != name}
+    if absent:
+        document[name] = None
+    refusal = refused(json.dumps(document).encode())
+    assert (refusal.field, refusal.reason) == (name, "is required")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("unknown", 1),
+        ("unknown", None),
+        ("model", ""),
+        ("input", 5),
+        ("input", "x" * 21),
+        ("input", "\ud800"),
+        ("voice", "alloy"),
+        ("voice", {"id": "alloy"}),
+        ("voice", {"name": "default"}),
+        ("response_format", "aac"),
+        ("response_format", "midi"),
+        ("speed", 0.2),
+        ("speed", 4.1),
+        ("speed", True),
+        ("speed", "1"),
+        ("instructions", "Whisper."),
+        ("stream_format", "sse"),
+        ("seed", -1),
+        ("seed", MAX_SEED + 1),
+        ("seed", 1.5),
+        ("seed", True),
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("top_k", -1),
+        ("top_k", 2**31),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("min_p", 1),
+        ("min_p", -0.1),
+        ("language", 1),
+        ("seconds", 0),
+        ("seconds", True),
+        ("segment", 1),
+        ("inter_segment_silence", -1),
+        ("inter_segment_silence", 11),
+        ("n", 0),
+        ("n", 17),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
+    refusal = refused(json.dumps(LEAST | {field: value}).encode())
+    assert refusal.field == field
+    assert refusal.reason
+
+
+def test_speed_and_seconds_contradict_each_other() -> None:
+    assert refused(json.dumps(LEAST | {"speed": 2, "seconds": 3}).encode()).field == "speed"
+    assert read(speed=1, seconds=3).seconds == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"speed": NaN}',
+        b'{"speed": -Infinity}',
+        b'{"seed": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
+    assert refused(body).field == "body"
+
+
+def test_a_number_that_overflows_to_infinity_is_refused() -> None:
+    assert refused(json.dumps(LEAST)[:-1].encode() + b', "seconds": 1e400}').field == "seconds"
