@@ -108,8 +108,11 @@ def test_a_broken_file_is_refused_by_name(tmp_path: Path) -> None:
         load_decoder(tmp_path)
 
 
-def test_a_broken_index_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
+@pytest.mark.parametrize(
+    "index", ["", "{}", "[]", '{"weight_map": []}', '{"weight_map": {"fc_post_a.bias": 1}}']
+)
+def test_a_broken_index_is_refused_by_name(tmp_path: Path, index: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json: weight_map"):
         load_decoder(tmp_path)
 

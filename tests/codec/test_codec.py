@@ -54,6 +54,13 @@ def test_a_batch_sounds_as_its_items_do_alone(config: CodecConfig) -> None:
         assert_close(sound, codec.decode_batch([item])[0])
 
 
+@pytest.mark.gpu
+def test_a_batch_on_a_gpu_sounds_as_its_items_do_alone_on_a_cpu() -> None:
+    items = random_items(30, 1, 25, 28)
+    for item, sound in zip(items, Codec(toy_decoder(TOY_44K), "cuda").decode_batch(items), strict=True):
+        assert_close(sound, toy_codec(TOY_44K).decode_batch([item])[0])
+
+
 def test_the_trained_toy_codec_loads_and_is_heard(fixtures: Path) -> None:
     codec = Codec.load(fixtures / "codec" / "small_trained_16k")
     (sound,) = codec.decode_batch(random_items(20))

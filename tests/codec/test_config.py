@@ -62,6 +62,7 @@ def test_a_code_map_bounds_what_the_speaker_may_say() -> None:
         ("frames_per_second", 75),
         ("code_map", [65536]),
         ("code_map", []),
+        ("tiny_test_only", 7),
     ],
 )
 def test_a_contradiction_is_refused_with_file_and_key(tmp_path: Path, key: str, value: object) -> None:

@@ -27,7 +27,7 @@ TOY_44K = CodecConfig(
 
 def toy_decoder(config: CodecConfig = TOY_16K) -> Decoder:
     torch.manual_seed(7)
-    return Decoder(config).eval()
+    return Decoder(config)
 
 
 def save(directory: Path, weights: dict[str, Tensor], config: CodecConfig = TOY_16K) -> Path:

@@ -15,7 +15,7 @@ from voice_core.audio.waveform import Waveform
 
 TRIM_DB = -45.0  # below a segment's own peak: what its ends may lose
 PAUSE_SECONDS = 0.05  # between two segments, unless the caller wants another
-FADE_SECONDS = 0.005  # long enough not to click, too short to soften a consonant
+FADE_SECONDS = 0.005  # enough not to click, little beside a consonant
 
 
 def trim(waveform: Waveform, threshold_db: float = TRIM_DB) -> Waveform:
@@ -53,8 +53,9 @@ def join(
             )
     pause = silence(pause_seconds, sample_rate)
     pieces = [silence(lead_silence_seconds, sample_rate)]
-    for trimmed in filter(lambda waveform: waveform.seconds, map(trim, waveforms)):
-        if len(pieces) > 1:
+    audible = [trimmed for trimmed in map(trim, waveforms) if trimmed.seconds]
+    for place, trimmed in enumerate(audible):
+        if place > 0:
             pieces.append(pause)
         pieces.append(fade(trimmed))
     return Waveform(np.concatenate([piece.samples for piece in pieces]), sample_rate)

@@ -18,8 +18,8 @@ from voice_core.errors import CheckpointError
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_FILES = ("model.safetensors", "decoder.safetensors")
 DECODER_KEYS = re.compile(r"generator\.|fc_post_a\.")
-# Saved with the decoder, but of the encoding side (the quantizer's other half) or recomputed (windows,
-# angles).
+# Saved with the decoder, but either of the encoding side (the quantizer's other half) or computed here (the
+# window, the angles).
 UNUSED_KEYS = re.compile(r"generator\.(quantizer\.(?!project_out\.)|head\.istft\.|.*\.rotary_embed\.)")
 # A weight-normed weight is saved as its length and its direction, under old or new names.
 LENGTHS = (".weight_g", ".parametrizations.weight.original0")
@@ -39,7 +39,7 @@ def load_decoder(directory: Path) -> Decoder:
         decoder = Decoder(config)
     _require_equal_shapes(file, decoder.state_dict(), weights)
     decoder.load_state_dict(weights, assign=True)
-    return decoder.eval()
+    return decoder
 
 
 def read_weights(directory: Path) -> tuple[Path, dict[str, Tensor]]:
@@ -68,11 +68,11 @@ def _weight_files(directory: Path) -> tuple[Path, list[Path]]:
     index = directory / INDEX_FILE
     if index.is_file():
         try:
-            shard_of_key: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            shard_of_key = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            shards = {directory / shard for key, shard in shard_of_key.items() if _belongs_to_decoder(key)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(str(index), "weight_map", f"can't be read: {error!r}") from error
-        shards = {shard for key, shard in shard_of_key.items() if _belongs_to_decoder(key)}
-        return index, [directory / shard for shard in sorted(shards)]
+        return index, sorted(shards)
     for name in WEIGHT_FILES:
         if (directory / name).is_file():
             return directory / name, [directory / name]

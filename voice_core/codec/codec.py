@@ -36,12 +36,11 @@ class Codec:
     """
 
     def __init__(self, decoder: Decoder, device: str | torch.device = "cpu") -> None:
-        self._decoder = decoder.to(device, torch.float32).eval().requires_grad_(False)
+        self._decoder = decoder.to(device, torch.float32)
         self._device = torch.device(device)
         self._config = decoder.config
-        self._code_map = (
-            None if self._config.code_map is None else np.array(self._config.code_map)
-        )  # [codebook_size]
+        # [codebook_size] the codebook index of each code that may be said
+        self._code_map = None if self._config.code_map is None else np.array(self._config.code_map)
 
     @classmethod
     def load(cls, directory_or_id: str | Path, device: str | torch.device = "cpu") -> Codec:

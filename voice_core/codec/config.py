@@ -76,6 +76,8 @@ class CodecConfig:
             self._require_counts(name, (getattr(self, name),))
         for name in ("levels", "upsample_factors", "upsample_kernel_sizes"):
             self._require_counts(name, getattr(self, name))
+        # One and a half hops are cut off on each side of the sound.
+        self._require(self.hop_length % 2 == 0, "hop_length", f"{self.hop_length} is odd")
         self._require(min(self.levels, default=0) > 1, "levels", f"{self.levels} must be above 1")
         self._require(
             self.rope_axis in ("time", "head"), "rope_axis", f"{self.rope_axis!r} is neither time nor head"
@@ -124,8 +126,6 @@ class CodecConfig:
             "heads",
             f"{self.heads} heads of {self.hidden} channels are not even",
         )
-        # Half a window less half a hop is cut off on both sides of the sound.
-        self._require(self.hop_length % 2 == 0, "hop_length", f"{self.hop_length} is odd")
 
     def _require_whole_stages(self) -> None:
         stages, kernels = self.upsample_factors, self.upsample_kernel_sizes
@@ -167,6 +167,8 @@ def read_config(file: Path, sizes_of_weights: Mapping[str, Any]) -> CodecConfig:
 def _translated(stated: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sizes that a config.json states, under our names and as tuples."""
     fixed = stated.get(FIXED_IN_THE_ORIGINAL, {})
+    if not isinstance(fixed, dict):
+        raise CheckpointError("codec config", FIXED_IN_THE_ORIGINAL, "must be a JSON object")
     found = {}
     for source, spellings in ((fixed, SPELLINGS_OF_THE_FIXED), (stated, SPELLINGS)):
         for name, keys in spellings.items():

@@ -104,9 +104,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, turns: Tensor, visible: Tensor | None) -> Tensor:
         """x [B, T, H]; visible [B, 1, 1, T] is True where a frame may be looked at."""
-        queries, keys, values = (
-            self.c_attn(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        )  # [B, T, N, D] each
+        mixed = self.c_attn(x).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, N, D]
+        queries, keys, values = mixed.unbind(2)
         seen = F.scaled_dot_product_attention(
             rotate(queries, turns).transpose(1, 2),
             rotate(keys, turns).transpose(1, 2),
@@ -160,7 +159,7 @@ class Backbone(nn.Module):
         for block in self.prior_net:
             x = block(x, valid)
         x = x.transpose(1, 2)
-        turns = self._turns(x.shape[1], x.device)
+        turns = self.turns(x.shape[1], x.device)
         visible = None if valid is None else valid.bool().unsqueeze(1)  # [B, 1, 1, T]
         for layer in self.transformers:
             x = layer(x, turns, visible)
@@ -170,7 +169,7 @@ class Backbone(nn.Module):
         normed: Tensor = self.final_layer_norm(x.transpose(1, 2))
         return normed
 
-    def _turns(self, frames: int, device: torch.device) -> Tensor:
+    def turns(self, frames: int, device: torch.device) -> Tensor:
         """Return the rotary angles as complex numbers: [T, 1, D / 2], or [1, N, D / 2] over heads."""
         head_channels = self.config.hidden // self.config.heads
         exponents = torch.arange(0, head_channels, 2, device=device, dtype=torch.float32) / head_channels
