@@ -1,0 +1,215 @@
+"""Places to cut."""
+
+import random
+import time
+
+import pytest
+import regex
+
+from voice_core.text import Language, Reference, estimate_seconds, normalise, split
+
+JA, ZH, EN, OTHER = Language.JAPANESE, Language.CHINESE, Language.ENGLISH, Language.OTHER
+FAMILY = "👨‍👩‍👧‍👦"  # one character of seven code points
+
+
+def letters(text: str) -> str:
+    """Return the text without its white space."""
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "The number is about 3.14 or so.",
+        "Version v2.0.1-beta.3 came out on Monday.",
+        "See http://www.example.org/index.html?x=1.2&y=a!b.C for the details.",
+        "Write to someone@example.Com about it.",
+        "Dr. Smith and Mr. and Mrs. O'Neil live in the U.S. Senate building.",
+        "Take a fruit, e.g. an apple or a pear.",
+        "Wait... what do you mean?",
+        '"Hello there." she said to me.',
+    ],
+)
+def test_a_sentence_is_not_parted_at_marks_that_do_not_end_it(sentence: str) -> None:
+    follower = "And here comes the next one."
+    assert split(f"{sentence} {follower}", EN, 30) == [sentence, follower]
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "segments"),
+    [
+        ("He stopped to think. Then he went on.", EN, ["He stopped to think.", "Then he went on."]),
+        ("Is that really so?! I had no idea.", EN, ["Is that really so?!", "I had no idea."]),
+        ("今日はいい天気ですね。散歩に行きましょう!", JA, ["今日はいい天気ですね。", "散歩に行きましょう!"]),
+        ("円周率は3.14です。覚えましたか?", JA, ["円周率は3.14です。", "覚えましたか?"]),
+        ("「もう帰ります。」彼は席を立った。", JA, ["「もう帰ります。」", "彼は席を立った。"]),
+        ("『本当にそうなの?』彼女は驚いた。", JA, ["『本当にそうなの?』", "彼女は驚いた。"]),
+        ("「もう帰ります。」と彼は言った。", JA, ["「もう帰ります。」と彼は言った。"]),
+        ("他说：“我回家了。”然后走了。", ZH, ["他说：“我回家了。”", "然后走了。"]),
+        ("昨天Dr. Wang来了。大家都很高兴。", ZH, ["昨天Dr. Wang来了。", "大家都很高兴。"]),
+        ("Как у тебя дела? У меня всё хорошо.", OTHER, ["Как у тебя дела?", "У меня всё хорошо."]),
+    ],
+)
+def test_sentences_are_segments_and_keep_their_closing_quotes(
+    text: str, language: Language, segments: list[str]
+) -> None:
+    assert split(text, language, 30) == segments
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029", "\n\n \n"])
+def test_a_newline_ends_a_segment_however_short(newline: str) -> None:
+    assert split(f"Yes{newline}No", EN, 30) == ["Yes", "No"]
+
+
+def test_short_neighbours_are_merged_until_they_are_long_enough() -> None:
+    assert split("Yes. No. I will not tell you twice. Go.", EN, 30) == [
+        "Yes. No.",
+        "I will not tell you twice. Go.",
+    ]
+
+
+def test_short_neighbours_stay_apart_where_together_they_pass_the_limit() -> None:
+    text = "Oh! " + "abide " * 7 + "with me."
+    whole_seconds = estimate_seconds(text, EN)
+    assert split(text, EN, whole_seconds) == [text]
+    assert split(text, EN, whole_seconds - 0.1)[0] == "Oh!"
+
+
+def test_long_sentences_are_cut_at_clause_marks_where_there_are_some() -> None:
+    text = "When the rain had stopped at last, we went out into the wet garden, and nobody said a word."
+    assert split(text, EN, 4) == [
+        "When the rain had stopped at last,",
+        "we went out into the wet garden,",
+        "and nobody said a word.",
+    ]
+
+
+def test_clause_marks_keep_numbers_whole() -> None:
+    text = "约翰花了1,234,567元，买了一辆又大又贵的车，然后在下雨天把它开进了河里。"
+    segments = split(text, ZH, 4)
+    assert "".join(segments) == text
+    assert segments[0] == "约翰花了1,234,567元，"
+
+
+def test_a_run_on_is_cut_between_words() -> None:
+    words = ["seven", "hundred", "miles", "without", "any", "mark"] * 50
+    segments = split(" ".join(words), EN, 10)
+    assert " ".join(segments).split() == words
+    assert all(5 <= estimate_seconds(segment, EN) <= 10 for segment in segments[:-1])
+
+
+def test_japanese_without_marks_is_cut_where_phrases_begin() -> None:
+    text = "句読点がまったくないとても長い文章を用意してこの関数がどのように動作するのかを確かめるために"
+    segments = split(text, JA, 6)
+    assert "".join(segments) == text
+    assert len(segments) == 2
+    assert regex.match(r"[\p{Han}\p{Katakana}]", segments[1])
+
+
+def test_japanese_without_any_place_is_cut_by_length() -> None:
+    assert split("あ" * 80, JA, 4) == ["あ" * 40, "あ" * 40]
+
+
+def test_an_address_in_japanese_is_whole_while_there_is_another_place() -> None:
+    address = "https://example.com/a/b?c=1,2&d=3.14"
+    segments = split("あ" * 40 + address + "い" * 40, JA, 12)
+    assert sum(address in segment for segment in segments) == 1
+
+
+def test_one_endless_word_is_cut_by_length() -> None:
+    segments = split("a" * 500, OTHER, 8)
+    assert "".join(segments) == "a" * 500
+    assert all(len(segment) <= 72 for segment in segments)  # 72 characters of 0.11 s are 7.92 s
+
+
+@pytest.mark.parametrize("longest_seconds", [0.6, 1, 3])
+def test_characters_of_several_code_points_are_never_cut(longest_seconds: float) -> None:
+    text = (FAMILY + "が\u3099" + "e\u0301" + "🇯🇵") * 20
+    characters = regex.findall(r"\X", text)
+    segments = split(text, OTHER, longest_seconds)
+    assert [character for segment in segments for character in regex.findall(r"\X", segment)] == characters
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "segments"),
+    [
+        ("...\nHello there\n!!!\n\nBye", EN, ["... Hello there !!!", "Bye"]),
+        ("そうですか\n。\n「」\n終わりです", JA, ["そうですか。「」", "終わりです"]),
+        ("😀 Hello there, my friend. 😀 😀", EN, ["😀 Hello there, my friend. 😀 😀"]),
+        ("?!\n...", EN, ["?! ..."]),
+        ("。", JA, ["。"]),
+    ],
+)
+def test_marks_alone_go_with_their_neighbour(text: str, language: Language, segments: list[str]) -> None:
+    assert split(text, language, 30) == segments
+
+
+def test_a_word_whose_marks_alone_pass_the_limit_stays_whole() -> None:
+    assert split("Noooo" + "!" * 60, EN, 8) == ["Noooo" + "!" * 60]
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n\n", "\u3000\t\r\n"])
+def test_nothing_has_no_segments(text: str) -> None:
+    assert split(text, EN, 30) == []
+
+
+def test_the_limit_holds_at_the_pace_of_the_recording() -> None:
+    text = "あ" * 100
+    slow = Reference(seconds=15.0, transcript="あ" * 100, language=JA)
+    assert len(split(text, JA, 10)) == 1
+    assert all(estimate_seconds(segment, JA, slow) <= 10 for segment in split(text, JA, 10, slow))
+
+
+def test_the_limit_holds_beyond_the_longest_estimate() -> None:
+    segments = split("あ" * 5000, JA, 200)
+    assert all(estimate_seconds(segment, JA) < 120 for segment in segments)
+
+
+PIECES = (
+    *"今日 はい、 カタカナ。 「そう。」 本当!? …… 句読点がない文章 ですね ー 『え?』 3.14です 。".split(),
+    *"人工智能 正在改变世界。 “好！” 这是一个， 值得思考的问题…… 1,234元 是吗？".split(),
+    *'Dr. Smith "Stop." e.g. http://a.b/c?x=1.5! well, U.S. wait... strengths! (yes) -- — no; 221B :) éte\u0301'.split(),
+    *"Привет, мир! Как дела?".split(),
+    *(FAMILY, "😀", "🇯🇵", "!!!", "...", "。。", "-", '"'),
+    *(" ", "  ", "\n", "\r\n", "\u2028", "\u3000", "\t", " ", " ", " ", " "),
+)
+
+
+def random_text(generator: random.Random) -> str:
+    return "".join(generator.choices(PIECES, k=generator.choice([1, 3, 10, 40, 150])))
+
+
+@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("longest_seconds", [2.0, 8.0, 40.0])
+def test_any_text_is_parted_by_the_rules(language: Language, longest_seconds: float) -> None:
+    generator = random.Random(f"{language} {longest_seconds}")
+    for _ in range(60):
+        text = normalise(random_text(generator), language)
+        segments = split(text, language, longest_seconds)
+        assert letters("".join(segments)) == letters(text)  # nothing is lost or reordered
+        assert segments == [segment.strip() for segment in segments]
+        assert all(segments)
+        assert all("\n" not in segment and "\u2028" not in segment for segment in segments)
+        if any(character.isalnum() for character in text):
+            assert all(any(character.isalnum() for character in segment) for segment in segments)
+        for segment in segments:
+            unmarked = regex.sub(r"\p{P}+", "", segment)  # the pauses of marks may pass the limit, see split
+            spoken = segment if len(unmarked) > len(segment) / 2 else unmarked
+            characters = regex.findall(r"\X", spoken)
+            assert len(characters) <= 1 or estimate_seconds(spoken, language) <= longest_seconds
+        assert split(text, language, longest_seconds) == segments
+
+
+@pytest.mark.parametrize("language", [JA, ZH, EN])
+def test_twenty_thousand_characters_take_less_than_a_second(language: Language) -> None:
+    generator = random.Random(20_000)
+    alphabet = {
+        JA: "かきくけこさしすせそたちつてとなに山川空海",
+        ZH: "这是一个值得思考的问题",
+        EN: "abcdefgh    ",
+    }
+    text = "".join(generator.choices(alphabet[language], k=20_000))
+    split(text[:100], language, 8)  # loads the dictionary
+    start_seconds = time.perf_counter()
+    split(text, language, 8)
+    assert time.perf_counter() - start_seconds < 1.0

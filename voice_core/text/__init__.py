@@ -1,0 +1,20 @@
+"""From a request's text to the segments that are spoken: language, spelling, length and places to cut."""
+
+from voice_core.text.duration import LONGEST_SECONDS, SHORTEST_SECONDS, Reference, estimate_seconds
+from voice_core.text.language import Language, detect_language, parse_language
+from voice_core.text.normalisation import normalise
+from voice_core.text.phonemes import count_phonemes
+from voice_core.text.segmentation import split
+
+__all__ = [
+    "LONGEST_SECONDS",
+    "SHORTEST_SECONDS",
+    "Language",
+    "Reference",
+    "count_phonemes",
+    "detect_language",
+    "estimate_seconds",
+    "normalise",
+    "parse_language",
+    "split",
+]

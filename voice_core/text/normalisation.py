@@ -1,0 +1,52 @@
+"""Brings a text into the spelling that the model was trained on."""
+
+from __future__ import annotations
+
+import re
+
+from voice_core.text.language import Language
+
+_HALF_WIDTH_KATAKANA = "ｦｧｨｩｪｫｬｭｮｯｰｱｲｳｴｵｶｷｸｹｺｻｼｽｾｿﾀﾁﾂﾃﾄﾅﾆﾇﾈﾉﾊﾋﾌﾍﾎﾏﾐﾑﾒﾓﾔﾕﾖﾗﾘﾙﾚﾛﾜﾝ"
+_FULL_WIDTH_KATAKANA = (
+    "ヲァィゥェォャュョッーアイウエオカキクケコサシスセソタチツテト"
+    "ナニヌネノハヒフヘホマミムメモヤユヨラリルレロワン"
+)
+_FULL_WIDTH_OFFSET = ord("Ａ") - ord("A")  # letters and digits; of the marks only ！ and ？ are narrowed
+_ALPHANUMERIC = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SPACES = "\t \u3000"
+_ORNAMENTS = ";▼♀♂《》≪≫①②③④⑤⑥"
+_DASHES = "\u02d7\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\u23af\u23e4\u2500\u2501\u2e3a\u2e3b"
+
+_JAPANESE_CHARACTERS = str.maketrans(
+    {
+        **dict(zip(_HALF_WIDTH_KATAKANA, _FULL_WIDTH_KATAKANA, strict=True)),
+        **{chr(ord(character) + _FULL_WIDTH_OFFSET): character for character in _ALPHANUMERIC},
+        **dict.fromkeys("～〜", "ー"),
+        **dict.fromkeys("●◯〇", "○"),
+        **dict.fromkeys(_SPACES + _ORNAMENTS + _DASHES, ""),
+        "！": "!",
+        "？": "?",
+        "♥": "♡",
+    }
+)
+_LINE_BREAK_OF_SCRIPTS = "[n]"  # how the scripts among the training texts write a line break
+_LONG_ELLIPSIS = re.compile("…{3,}")
+
+
+def normalise(text: str, language: Language) -> str:
+    """Return the text as the model should read it; line breaks stay, they end segments.
+
+    Japanese follows exactly the rules of the model's training: half-width katakana widened (but not their
+    voicing marks), full-width letters and digits narrowed, spaces, dashes and some ornaments gone, at most
+    two ellipses in a row.
+    Any other text only loses the white space around its lines.
+    """
+    if language is Language.JAPANESE:
+        unbroken = text.replace(_LINE_BREAK_OF_SCRIPTS, "")
+        return _LONG_ELLIPSIS.sub("……", unbroken.translate(_JAPANESE_CHARACTERS))
+    return "".join(_strip_line(line) for line in text.splitlines(keepends=True))
+
+
+def _strip_line(line: str) -> str:
+    content = line.splitlines()[0]
+    return content.strip() + line[len(content) :]

@@ -1,0 +1,178 @@
+"""Splits a text into the segments that are spoken in one go each: mostly one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import regex
+import sentencex
+
+from voice_core.text.duration import LONGEST_SECONDS, Reference, estimate_seconds
+from voice_core.text.language import Language
+
+TOO_SHORT_SECONDS = 1.0  # "Yes." alone comes out hurried: the models were trained on pieces of 2 s and more
+
+# A cheap look before the phonemes are counted, which is slow: what looks twice too long is too long.
+_ROUGH_SECONDS_PER_CHARACTER = 0.05
+_ROUGH_SECONDS_PER_WIDE_CHARACTER = 0.2
+_FAR_TOO_LONG = 2.0
+
+_WIDE = r"[\u2E80-\uD7FF\uFF00-\uFFEF\U00020000-\U0003FFFF]"  # the scripts that are written without spaces
+_CLOSERS = r"[”’»)\]}」』）】〉》］｝]*+"
+_MARKS = r"[。！？、，；：…—,;:.!?]*+"
+_WHOLE = r"(?![\p{M}\u200D])"  # a combining mark or a joiner belongs to the character before it
+
+# Where a sentence may be cut, the best places first. ASCII marks count only before white space or a wide
+# character, so that 3.14, 1,000 and addresses stay whole; a single full stop doesn't, it may belong to "Dr.".
+_CLAUSE_ENDS = regex.compile(
+    rf"""[。！？、，；：…—]{_MARKS}{_CLOSERS}{_WHOLE}"""
+    rf"""|(?:[,;:!?]|--|\.\.){_MARKS}["']?{_CLOSERS}(?=\s|{_WIDE})"""
+)
+_SPACES = regex.compile(rf"\s+{_WHOLE}")
+_PHRASE_ENDS = regex.compile(
+    r"\p{Hiragana}(?=[\p{Han}\p{Katakana}])"
+)  # the next phrase of Japanese begins here
+_SCRIPT_ENDS = regex.compile(
+    r"\X(?:(?<=[^\x00-\x7F])|(?=[^\x00-\x7F]))"
+)  # not within words, numbers, addresses
+_CHARACTERS = regex.compile(r"\X")  # grapheme clusters: an emoji of several code points stays whole
+_CUTS_BETWEEN_WORDS = (_CLAUSE_ENDS, _SPACES)
+_CUTS = (*_CUTS_BETWEEN_WORDS, _PHRASE_ENDS, _SCRIPT_ENDS, _CHARACTERS)
+
+_PUNCTUATION = regex.compile(r"\p{P}+")
+_NO_SENTENCE_END = regex.compile(r"(?<=[\x21-\x7E])(?=[\x21-\x7E])|(?<=[」』])(?=と|って)")
+_WIDE_CHARACTER = regex.compile(_WIDE)
+_CLOSERS_HERE = regex.compile(_CLOSERS)
+
+
+def split(
+    text: str, language: Language, longest_seconds: float, reference: Reference | None = None
+) -> list[str]:
+    """Return the segments of a normalised text, in order; none is empty, and an empty text has none.
+
+    - Nothing is lost: all that is missing from the joined segments is white space at their ends.
+    - A segment is a sentence, never more than a line. Neighbours are merged where one would be too short.
+    - A segment takes at most ``longest_seconds`` by ``estimate_seconds`` with the same reference. Longer
+      sentences are cut near the middle: at clause marks, without them at spaces, else between characters.
+    - A segment has a letter or a number in it, unless the whole text has none: marks and emoji alone go with
+      their neighbour, even from a line of their own. A word with so many marks that their pauses alone pass
+      the limit ("No!!!!!!!!!!") stays whole all the same.
+    """
+    limit = _Limit(language, longest_seconds, reference)
+    separator = "" if language in (Language.JAPANESE, Language.CHINESE) else " "
+    lines = [line.strip() for line in text.splitlines()]
+    segments: list[str] = []
+    for line in _attach_unspoken([line for line in lines if line], separator):
+        sentences = _attach_unspoken(_sentences(line, language), "")
+        pieces = [piece for sentence in sentences for piece in _cut(sentence, limit)]
+        segments += [piece.strip() for piece in _merge_short(pieces, limit)]
+    return segments
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """How long a segment may be."""
+
+    language: Language
+    longest_seconds: float
+    reference: Reference | None
+
+    def keeps(self, text: str) -> bool:
+        """Tell if the text is short enough to be a segment."""
+        wide_characters = len(_WIDE_CHARACTER.findall(text))
+        rough_seconds = (
+            wide_characters * _ROUGH_SECONDS_PER_WIDE_CHARACTER
+            + (len(text) - wide_characters) * _ROUGH_SECONDS_PER_CHARACTER
+        )
+        if rough_seconds > _FAR_TOO_LONG * self.longest_seconds:
+            return False
+        seconds = self._seconds(text)
+        return seconds <= self.longest_seconds and seconds < LONGEST_SECONDS  # estimates stop there
+
+    def too_short(self, text: str) -> bool:
+        return self._seconds(text) < TOO_SHORT_SECONDS
+
+    def _seconds(self, text: str) -> float:
+        return estimate_seconds(text.strip(), self.language, self.reference)
+
+
+def _sentences(line: str, language: Language) -> list[str]:
+    """Return the sentences of a line, each with the white space after it."""
+    ends = [end for end in _sentence_ends(line, language) if end < len(line)]
+    return [line[start:end] for start, end in zip([0, *ends], [*ends, len(line)], strict=True)]
+
+
+def _sentence_ends(line: str, language: Language) -> list[int]:
+    """Return where the sentences end, mending what the library gets wrong.
+
+    It takes the dot of "Dr. Wang" for an end where the language isn't English, that of "example.Org" in any.
+    It gives some closing brackets to the next sentence, and parts 「…。」と言った, said in one breath.
+    """
+    english_ends = _library_ends(line, "en")
+    ends = english_ends
+    if language in (Language.JAPANESE, Language.CHINESE):
+        ends = [
+            end
+            for end in _library_ends(line, language)
+            if not line[:end].rstrip().endswith(".") or end in english_ends
+        ]
+    ends = [_CLOSERS_HERE.match(line, end).end() for end in ends]
+    return [end for end in ends if not _NO_SENTENCE_END.match(line, end)]
+
+
+def _library_ends(line: str, language: str) -> list[int]:
+    return list(accumulate(len(sentence) for sentence in sentencex.segment(language, line)))
+
+
+def _attach_unspoken(texts: list[str], separator: str) -> list[str]:
+    """Join texts that have nothing to say to the one before, those at the beginning to the one after."""
+    attached: list[str] = []
+    for text in texts:
+        if attached and not (_is_spoken(text) and _is_spoken(attached[-1])):
+            attached[-1] += separator + text
+        else:
+            attached.append(text)
+    return attached
+
+
+def _is_spoken(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
+def _cut(text: str, limit: _Limit) -> list[str]:
+    """Cut a text near its middle, and the halves again, until every piece keeps the limit."""
+    if limit.keeps(text):
+        return [text]
+    only_pauses_too_long = limit.keeps(_PUNCTUATION.sub("", text))
+    end = _best_cut(text, _CUTS_BETWEEN_WORDS if only_pauses_too_long else _CUTS)
+    return [text] if end is None else [*_cut(text[:end], limit), *_cut(text[end:], limit)]
+
+
+def _best_cut(text: str, kinds: tuple[regex.Pattern[str], ...]) -> int | None:
+    """Return the place nearest to the middle among those of the best kind that part something to say."""
+    spoken = [place for place, character in enumerate(text) if character.isalnum()]
+    if not spoken:
+        return None
+    first, last = spoken[0], spoken[-1]
+    for kind in kinds:
+        ends: list[int] = [match.end() for match in kind.finditer(text) if first < match.end() <= last]
+        if ends:
+            return min(ends, key=lambda end: abs(2 * end - len(text)))
+    return None
+
+
+def _merge_short(pieces: list[str], limit: _Limit) -> list[str]:
+    """Join a piece that is too short to the next one, the last to the one before, if the limit allows."""
+    merged: list[str] = []
+    for place, piece in enumerate(pieces):
+        last = place == len(pieces) - 1
+        if (
+            merged
+            and (limit.too_short(merged[-1]) or (last and limit.too_short(piece)))
+            and limit.keeps(merged[-1] + piece)
+        ):
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
