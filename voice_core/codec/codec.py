@@ -23,7 +23,7 @@ from voice_core.hub import checkpoint_directory
 Codes = Sequence[int] | NDArray[Any] | Tensor  # [frames] whole numbers
 
 MOST_PADDING = 0.25  # of a pass; more costs more time than another pass does
-# 82 s of audio, which already fills a GPU. The published models need about 200 KB of activations a frame (seen on
+# 82 s of audio, which already fills a GPU. The published models need about 200 KB of activations a frame (on
 # a CPU), so that a pass stays below 1 GB. A longer item is a pass of its own.
 MAX_PASS_FRAMES = 4096
 
