@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # two OpenMP threads on shared cores can fall to a sixth of one thread's speed
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 

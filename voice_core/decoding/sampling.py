@@ -4,8 +4,8 @@ Letters: B rows, V ids of the speaker, C candidates (the C best ids of each row)
 
 Only the candidates are ever sorted: a row with top_k 30 needs its 30 best of 65 541 logits, so sorting all of them
 (a third of the reference's step) is left to rows that switch top_k off. The draw walks through the kept ids in the
-order of their numbers, and all sums are float64, so the same logits give the same code however many candidates the
-neighbours ask for.
+order of their numbers with float64 sums, so the same logits give the same code however many candidates the neighbours
+ask for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Options(NamedTuple):
 
     temperature: Tensor  # [B] float32, 1 where the row is greedy
     top_k: Tensor  # [B] int64, V where it is off
-    top_p: Tensor  # [B] float64, infinite where it is off
+    top_p: Tensor  # [B] float32, infinite where it is off
     min_p: Tensor  # [B] float64, 0 where it is off
     greedy: Tensor  # [B] bool
 
@@ -40,7 +40,7 @@ class Options(NamedTuple):
         return cls(
             column([1.0 if s.greedy else s.temperature for s in samplings], torch.float32),
             column([s.top_k if 0 < s.top_k < vocab_size else vocab_size for s in samplings], torch.int64),
-            column([s.top_p if s.top_p < 1 else math.inf for s in samplings], torch.float64),
+            column([s.top_p if s.top_p < 1 else math.inf for s in samplings], torch.float32),
             column([s.min_p if 0 < s.min_p < 1 else 0.0 for s in samplings], torch.float64),
             column([s.greedy for s in samplings], torch.bool),
         )
@@ -80,9 +80,9 @@ def filtered(logits: Tensor, options: Options, count: int) -> Candidates:
     ids, scaled, _ = candidates
     threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=scaled.shape[1] - 1))
     kept = scaled >= threshold
-    mass = (scaled.double() - scaled[:, :1].double()).exp() * kept
-    before = mass.cumsum(1) - mass  # mass of all likelier candidates
-    kept &= before <= options.top_p[:, None] * mass.sum(1, keepdim=True)
+    mass = (scaled - scaled[:, :1]).exp() * kept
+    sums = (mass / mass.cumsum(1)[:, -1:]).cumsum(1)  # float32 as the reference's, so that borders fall alike
+    kept[:, 1:] &= sums[:, :-1] <= options.top_p[:, None]
     if bool(options.min_p.any()):
         weights = (logits / options.temperature[:, None]).double().softmax(1).gather(1, ids)
         likely = weights >= options.min_p[:, None]

@@ -317,14 +317,26 @@ def text_positions(config: ModelConfig, text_lengths: Tensor, tokens: int) -> Te
     return place.masked_fill(torch.arange(tokens, device=place.device) >= text_lengths[:, None], 0.0)
 
 
-def code_positions(config: ModelConfig, index: Tensor, total_frames: Tensor) -> Tensor:
-    """Return the float32 positions of decoder inputs number `index` of rows that expect `total_frames` in all.
+def prefill_positions(config: ModelConfig, inputs: int, total_frames: Tensor) -> Tensor:
+    """Return the float32 positions [B, S] of a row's first decoder inputs: start code and prompt.
 
-    Divide first, then multiply, both in float32: the other order moves logits by 6e-3 (REFERENCE: the batch form).
+    `total_frames` [B] is how many inputs each row expects in all, the denominator of progress plus one.
+    """
+    index = torch.arange(inputs, device=total_frames.device, dtype=torch.float32).expand(len(total_frames), -1)
+    if not config.progress_rope:
+        return index
+    return index / (total_frames[:, None] - 1).clamp(min=1) * config.progress_scale
+
+
+def step_positions(config: ModelConfig, index: Tensor, total_frames: Tensor) -> Tensor:
+    """Return the float32 position [B] of the decoder input number `index` [B] of each row; see prefill_positions.
+
+    The reference's batch form multiplies by a float32 reciprocal here and divides in the prefill. The two are one bit
+    apart now and then, and at positions near 2000 one bit moves logits by 2e-3; so ours does the same.
     """
     if not config.progress_rope:
         return index.float()
-    progress = index.float() / (total_frames - 1).clamp(min=1) * config.progress_scale
+    progress = index.float() * (total_frames - 1).clamp(min=1).float().reciprocal() * config.progress_scale
     return progress.clamp(max=config.progress_scale)
 
 

@@ -1,0 +1,43 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.toy import toy_config
+from voice_core.embedded import DIRECTORY
+from voice_core.errors import CheckpointError
+from voice_core.model.config import parse_config, read_config
+from voice_core.model.tokenizer import TextTokenizer, load_tokenizer
+
+LETTERS = TextTokenizer(lambda text: [ord(letter) for letter in text], separator_id=999, prefix_id=None, suffix_id=None)
+
+
+def test_a_prompt_puts_its_transcript_before_the_text() -> None:
+    assert LETTERS.row_ids(" ab ", " c ") == (99, 999, 97, 98)
+    assert LETTERS.row_ids("ab") == (97, 98)
+
+
+def test_prefix_and_suffix_enclose_everything() -> None:
+    tokenizer = TextTokenizer(LETTERS.encode, 999, prefix_id=1, suffix_id=2)
+    assert tokenizer.row_ids("b", "a") == (1, 97, 999, 98, 2)
+
+
+def test_the_embedded_tokenizer_reads_letters() -> None:
+    tokenizer = load_tokenizer(DIRECTORY, read_config(DIRECTORY))
+    assert tokenizer.row_ids("Ab.") == (1, 2, 3, 30, 1)
+
+
+def test_a_named_tokenizer_is_looked_up_beside_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    shutil.copy(DIRECTORY / "tokenizer.json", tmp_path / "words")
+    config = parse_config(toy_config(text_tokenizer_name="words"), "config.json")
+    assert load_tokenizer(tmp_path, config).row_ids("a") == (2,)
+
+
+def test_a_missing_tokenizer_is_one_clear_error(tmp_path: Path) -> None:
+    config = parse_config(toy_config(), "config.json")
+    with pytest.raises(CheckpointError, match="text_tokenizer_name: no tokenizer.json"):
+        load_tokenizer(tmp_path, config)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="not a readable tokenizer"):
+        load_tokenizer(tmp_path, config)
