@@ -16,6 +16,7 @@ from starlette.routing import Route
 from deployments.answers import Take, file_answer, json_answer
 from deployments.body import read_json_body
 from deployments.composer import Composed
+from deployments.door import Door
 from deployments.errors import error_response, not_ready
 from deployments.fan_out import PendingReply, ask, ask_each
 from deployments.script import Script, write_script
@@ -50,6 +51,7 @@ class SpeechApi:
     def __init__(self, settings: Settings, crew: Crew) -> None:
         self._settings = settings
         self._crew = crew
+        self._door = Door()
         self._facts: ModelFacts | None = None
         self._started_at = int(time.time())
 
@@ -64,12 +66,19 @@ class SpeechApi:
             exception_handlers={HTTPException: _http_error},  # 404 and 405 come from the router
         )
 
+    async def drain(self) -> None:
+        """Take no new request for speech; return when the last one is done."""
+        await self._door.close()
+
     async def speech(self, request: Request) -> Response:
-        body = await read_json_body(request, largest_bytes=self._settings.largest_body_bytes)
-        wanted = SpeechRequest.from_json(body, longest_text_characters=self._settings.longest_text_characters)
-        script = await asyncio.to_thread(write_script, wanted, await self._known_facts())
-        spoken = await ask_each(self._crew.speak, script.segments)
-        takes = await self._compose(wanted, script, spoken)
+        with self._door.let_in():
+            body = await read_json_body(request, largest_bytes=self._settings.largest_body_bytes)
+            wanted = SpeechRequest.from_json(
+                body, longest_text_characters=self._settings.longest_text_characters
+            )
+            script = await asyncio.to_thread(write_script, wanted, await self._known_facts())
+            spoken = await ask_each(self._crew.speak, script.segments)
+            takes = await self._compose(wanted, script, spoken)
         return file_answer(takes[0]) if wanted.n == 1 else json_answer(takes, wanted.response_format)
 
     async def _compose(self, wanted: SpeechRequest, script: Script, spoken: list[list[Speech]]) -> list[Take]:
@@ -97,6 +106,7 @@ class SpeechApi:
 
     async def readyz(self, request: Request) -> Response:
         """A request that came now would be spoken, at once or after those before it."""
+        self._door.check_open()
         try:
             self._facts = await ask(self._crew.facts, timeout_seconds=FACTS_TIMEOUT_SECONDS)
         except TimeoutError as error:

@@ -77,7 +77,7 @@ def choose_device(settings: Settings, gpu_exists: Callable[[], bool] = gpu_exist
         device = "cuda"
     elif platform.system() == "Darwin" and platform.machine() == "arm64":
         device = "mps"
-    logger.warning("Device auto: the model runs on %s.", device)  # a warning, so that quiet logs show it too
+    logger.info("Device auto: the model runs on %s.", device)
     return device
 
 

@@ -57,3 +57,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self._api.routes()
+
+    async def drain(self) -> None:
+        """For whoever stops the service: Serve stops all deployments at once, also those we still need."""
+        await self._api.drain()

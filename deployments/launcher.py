@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from deployments.app import COMPOSER_CPUS, INGRESS_CPUS, NoGpuError, build
+from deployments.app import COMPOSER_CPUS, INGRESS_CPUS, NoGpuError, build, choose_device
 from deployments.settings import Settings
 from voice_core.hub import HUB_ID
 
@@ -29,6 +30,8 @@ APPLICATION = "voice"
 EMBEDDED = "embedded"
 OBJECT_STORE_BYTES = 200_000_000  # an hour of speech in flight; Ray's default takes a third of the memory
 POLL_SECONDS = 0.2
+DRAIN_SECONDS = 120.0
+TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"  # warns of what protects us
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -57,8 +60,10 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
     """Serve until SIGINT or SIGTERM; return the exit code."""
     try:
         check_port(address)
-        settings = settings.model_copy(update={"model": check_model(settings.model)})
+        model = check_model(settings.model)
         with _ray(settings):
+            settings = settings.model_copy(update={"model": model, "device": choose_device(settings)})
+            _say(f"Model {model} on {settings.device}.")
             serve.start(http_options={"host": address.host, "port": address.port})
             serve.run_many(
                 [serve.RunTarget(build(settings), name=APPLICATION)],
@@ -67,7 +72,10 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
             )
             _wait_until_ready(address, start_timeout_seconds)
             _say(ready_message(address))
-            signal.pause()
+            try:
+                signal.pause()
+            finally:
+                _drain()
     except StopAsked:
         _say("Stopped.")
     except (CannotStart, NoGpuError) as error:
@@ -120,6 +128,7 @@ def _ray(settings: Settings) -> Iterator[None]:
     _stop_on_signals()
     _say("Starting Ray ...")
     cpus_needed = settings.cpu_threads + INGRESS_CPUS + COMPOSER_CPUS
+    logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
     try:
         context: Any = ray.init(  # typed as its base class, which lacks the address
             address="local",  # never somebody else's cluster
@@ -135,10 +144,8 @@ def _ray(settings: Settings) -> Iterator[None]:
         yield
     finally:
         if ray.is_initialized():
-            _say("Stopping: requests that are being spoken are finished first ...")
-            serve.delete(APPLICATION)
-            serve.shutdown()
-            ray.shutdown()  # type: ignore[no-untyped-call]
+            serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
 
 
 def _stop_on_signals() -> None:
@@ -159,7 +166,9 @@ def _wait_until_ready(address: Address, timeout_seconds: float) -> None:
     while time.monotonic() < deadline:
         application = serve.status().applications[APPLICATION]
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            raise CannotStart(f"the application failed to deploy.\n{_progress(application)}")
+            raise CannotStart(
+                f"the application failed to deploy (the logs tell more): {_progress(application)}"
+            )
         if application.status is ApplicationStatus.RUNNING and _answers(f"{address.url}/readyz"):
             return
         progress = _progress(application)
@@ -170,10 +179,20 @@ def _wait_until_ready(address: Address, timeout_seconds: float) -> None:
     raise CannotStart(f"not ready after {timeout_seconds:g} s (--start-timeout). Last seen: {told}")
 
 
+def _drain() -> None:
+    _say("Stopping: what is being spoken is finished first (a second signal stops at once) ...")
+    try:
+        serve.get_app_handle(APPLICATION).drain.remote().result(timeout_s=DRAIN_SECONDS)
+    except Exception as error:  # whatever it is, the stop goes on
+        _say(f"Stopping without waiting any longer: {error}")
+
+
 def _progress(application: ApplicationStatusOverview) -> str:
-    lines = [f"{name} {deployment.status.lower()}" for name, deployment in application.deployments.items()]
-    reasons = [deployment.message for deployment in application.deployments.values() if deployment.message]
-    return "\n".join([", ".join(lines) or application.status.lower(), *reasons])
+    """One line for the states, one for every reason: its last line is the error, the rest is in the logs."""
+    deployments = application.deployments
+    states = ", ".join(f"{name} {deployment.status.lower()}" for name, deployment in deployments.items())
+    reasons = [deployment.message.strip().splitlines()[-1:] for deployment in deployments.values()]
+    return "\n  ".join([states or application.status.lower(), *itertools.chain(*reasons)])
 
 
 def _answers(url: str) -> bool:

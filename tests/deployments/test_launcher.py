@@ -1,0 +1,54 @@
+"""What is checked before anything is started."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+
+from deployments.launcher import Address, CannotStart, check_model, check_port, ready_message
+from deployments.speech_request import SpeechRequest
+
+
+def test_a_port_in_use_is_refused_before_ray_starts() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(CannotStart, match="choose another --port"):
+            check_port(Address("127.0.0.1", other.getsockname()[1]))
+    check_port(Address("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize("model", ["embedded", "Aratako/T5Gemma-TTS-2b-2b"])
+def test_a_name_is_left_to_the_loader(model: str) -> None:
+    assert check_model(model) == model
+
+
+def test_a_checkpoints_directory_is_passed_on_as_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "speaker").mkdir()
+    (tmp_path / "speaker" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert check_model("speaker") == str(tmp_path / "speaker")
+
+
+@pytest.mark.parametrize("model", ["nowhere", "/nowhere", "./no/where", ""])
+def test_a_model_that_is_nowhere_is_refused(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CannotStart, match="no checkpoint"):
+        check_model(model)
+
+
+def test_the_curl_command_of_the_ready_message_is_a_right_request() -> None:
+    message = ready_message(Address("0.0.0.0", 8000))
+    command = shlex.split(message.split("Try:\n")[1])
+    assert command[:2] == ["curl", "http://127.0.0.1:8000/v1/audio/speech"]
+    body = command[command.index("-d") + 1]
+    assert json.loads(body)["response_format"] == "wav"
+    SpeechRequest.from_json(body.encode(), longest_text_characters=100)
