@@ -1,0 +1,91 @@
+"""The teacher: espeak-ng, asked through its C library for speech at 16 kHz and for the phonemes it says."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import re
+from typing import Any
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000  # Hz, what the codec works at
+FRAME_SAMPLES = 320  # one codec frame, 1/50 s
+
+VOICE = "en-us"
+PITCH = 60  # of 0..99; about 100 Hz in this voice
+PITCH_RANGE = 0  # a constant pitch: intonation would multiply the sounds that a small codebook has to tell apart
+
+LEAD_SAMPLES = SAMPLE_RATE * 3 // 100  # kept before the first sound
+TAIL_SAMPLES = SAMPLE_RATE * 6 // 100  # kept after the last, where final consonants fade
+SILENCE = 0.004  # of full scale
+
+# The library's own numbers.
+_SYNCHRONOUS = 2
+_RATE, _PITCH, _RANGE = 1, 3, 4
+_UTF8 = 1
+_IPA = 0x02
+
+_MARKS = re.compile(r"\(.*?\)|[ˈˌ_\-\s]")  # language switches, stress, boundaries: not heard as sounds of their own
+
+_Samples = ctypes.POINTER(ctypes.c_short)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, _Samples, ctypes.c_int, ctypes.c_void_p)
+
+
+class Teacher:
+    """One espeak-ng voice. The library is global state: one teacher a process."""
+
+    def __init__(self) -> None:
+        self._library = _open_library()
+        self._native_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, None, 0)
+        if self._native_rate <= 0:
+            raise OSError("espeak-ng could not be initialised; is espeak-ng-data installed?")
+        self._chunks: list[NDArray[np.int16]] = []
+        self._callback = _Callback(self._collect)  # kept: the library holds only its address
+        self._library.espeak_SetSynthCallback(self._callback)
+        if self._library.espeak_SetVoiceByName(VOICE.encode()):
+            raise OSError(f"espeak-ng has no voice {VOICE!r}")
+        self._library.espeak_SetParameter(_PITCH, PITCH, 0)
+        self._library.espeak_SetParameter(_RANGE, PITCH_RANGE, 0)
+
+    def speak(self, text: str, words_per_minute: int) -> NDArray[np.float32]:
+        """Return the speech [N] at 16 kHz, without the silence around it, a whole number of frames; perhaps empty."""
+        self._chunks = []
+        self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
+        encoded = text.encode()
+        self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _UTF8, None, None)
+        if not self._chunks:
+            return np.zeros(0, np.float32)
+        native = np.concatenate(self._chunks).astype(np.float32) / 32768
+        return _trim(soxr.resample(native, self._native_rate, SAMPLE_RATE))
+
+    def phonemes(self, text: str) -> str:
+        """Return the phonemes of the text as IPA without stress and spaces."""
+        rest = ctypes.c_char_p(text.encode())
+        clauses = []
+        while rest.value:  # the library reads one clause a call and moves the pointer on
+            clauses.append(self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA) or b"")
+        return _MARKS.sub("", b" ".join(clauses).decode())
+
+    def _collect(self, samples: Any, count: int, _events: Any) -> int:
+        if count > 0:
+            self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0  # go on
+
+
+def _open_library() -> ctypes.CDLL:
+    name = ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1"
+    library = ctypes.CDLL(name)
+    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+    library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
+    return library
+
+
+def _trim(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    loud = np.flatnonzero(np.abs(samples) > SILENCE)
+    if not loud.size:
+        return np.zeros(0, np.float32)
+    kept = samples[max(0, loud[0] - LEAD_SAMPLES) : loud[-1] + TAIL_SAMPLES]
+    return kept[: len(kept) // FRAME_SAMPLES * FRAME_SAMPLES]
