@@ -63,7 +63,7 @@ def test_english_estimates_are_the_reference_s_but_for_the_phonemes(
 def test_estimates_with_a_recording_are_the_reference_s(items: list[dict[str, Any]]) -> None:
     compared = 0
     for item in items:
-        # Where the recording's length couldn't be read, the reference goes on without; English has our own counts.
+        # Left out: recordings whose length the reference couldn't read, and English, counted otherwise.
         for case in item["with_reference"]:
             transcript = case["ref_text"] or ""
             if case["info"] != "ok" or transcript.startswith("This") or item["lang"] == "en":

@@ -31,6 +31,7 @@ PACES = {
     Language.CHINESE: Pace(usual=0.27, fastest=0.18, slowest=0.36),
     Language.OTHER: Pace(usual=0.11, fastest=0.07, slowest=0.18),
 }
+FASTEST_SECONDS_PER_PHONEME = min(pace.fastest for pace in PACES.values())
 
 _PAUSES_SECONDS = (
     (re.compile(r"[.!?。！？]"), 0.40),

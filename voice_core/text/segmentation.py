@@ -8,15 +8,26 @@ from itertools import accumulate
 import regex
 import sentencex
 
-from voice_core.text.duration import LONGEST_SECONDS, Reference, estimate_seconds
+from voice_core.text.duration import (
+    FASTEST_SECONDS_PER_PHONEME,
+    LONGEST_SECONDS,
+    PACES,
+    Reference,
+    estimate_seconds,
+)
 from voice_core.text.language import Language
 
 TOO_SHORT_SECONDS = 1.0  # "Yes." alone comes out hurried: the models were trained on pieces of 2 s and more
 
-# A cheap look before the phonemes are counted, which is slow: what looks twice too long is too long.
-_ROUGH_SECONDS_PER_CHARACTER = 0.05
-_ROUGH_SECONDS_PER_WIDE_CHARACTER = 0.2
-_FAR_TOO_LONG = 2.0
+# Counting phonemes is slow, so a text is first taken for too long by what it hardly falls short of: so many
+# for each character of a kind. (Vowels alone do, and are cut early. Chinese counts hanzi and whole Latin
+# stretches; Japanese says "thought" with five phonemes, English "though" with two.)
+_FEWEST_PHONEMES = {
+    Language.JAPANESE: ((r"\p{Han}", 2.0), (r"[\p{Hiragana}\p{Katakana}]", 1.2), ("[A-Za-z0-9]", 0.7)),
+    Language.CHINESE: ((r"\p{Han}", 1.0),),
+    Language.ENGLISH: ((r"[\p{L}\p{N}]", 0.3),),
+    Language.OTHER: ((r"\X", 1.0),),
+}
 
 _WIDE = r"[\u2E80-\uD7FF\uFF00-\uFFEF\U00020000-\U0003FFFF]"  # the scripts that are written without spaces
 _CLOSERS = r"[”’»)\]}」』）】〉》］｝]*+"
@@ -40,9 +51,10 @@ _CHARACTERS = regex.compile(r"\X")  # grapheme clusters: an emoji of several cod
 _CUTS_BETWEEN_WORDS = (_CLAUSE_ENDS, _SPACES)
 _CUTS = (*_CUTS_BETWEEN_WORDS, _PHRASE_ENDS, _SCRIPT_ENDS, _CHARACTERS)
 
-_PUNCTUATION = regex.compile(r"\p{P}+")
+_SPOKEN_PART = regex.compile(
+    r"[\p{L}\p{N}](?:.*[\p{L}\p{N}])?"
+)  # from the first letter or number to the last
 _NO_SENTENCE_END = regex.compile(r"(?<=[\x21-\x7E])(?=[\x21-\x7E])|(?<=[」』])(?=と|って)")
-_WIDE_CHARACTER = regex.compile(_WIDE)
 _CLOSERS_HERE = regex.compile(_CLOSERS)
 
 
@@ -56,8 +68,8 @@ def split(
     - A segment takes at most ``longest_seconds`` by ``estimate_seconds`` with the same reference. Longer
       sentences are cut near the middle: at clause marks, without them at spaces, else between characters.
     - A segment has a letter or a number in it, unless the whole text has none: marks and emoji alone go with
-      their neighbour, even from a line of their own. A word with so many marks that their pauses alone pass
-      the limit ("No!!!!!!!!!!") stays whole all the same.
+      their neighbour, even from a line of their own. So one with marks whose pauses alone pass the limit
+      ("No!!!!!!!!!!") is longer.
     """
     limit = _Limit(language, longest_seconds, reference)
     separator = "" if language in (Language.JAPANESE, Language.CHINESE) else " "
@@ -80,18 +92,18 @@ class _Limit:
 
     def keeps(self, text: str) -> bool:
         """Tell if the text is short enough to be a segment."""
-        wide_characters = len(_WIDE_CHARACTER.findall(text))
-        rough_seconds = (
-            wide_characters * _ROUGH_SECONDS_PER_WIDE_CHARACTER
-            + (len(text) - wide_characters) * _ROUGH_SECONDS_PER_CHARACTER
-        )
-        if rough_seconds > _FAR_TOO_LONG * self.longest_seconds:
+        if self._fewest_seconds(text) > self.longest_seconds:
             return False
         seconds = self._seconds(text)
         return seconds <= self.longest_seconds and seconds < LONGEST_SECONDS  # estimates stop there
 
     def too_short(self, text: str) -> bool:
         return self._seconds(text) < TOO_SHORT_SECONDS
+
+    def _fewest_seconds(self, text: str) -> float:
+        pace = PACES[self.language].usual if self.reference is None else FASTEST_SECONDS_PER_PHONEME
+        kinds = _FEWEST_PHONEMES[self.language]
+        return pace * sum(len(regex.findall(kind, text)) * phonemes for kind, phonemes in kinds)
 
     def _seconds(self, text: str) -> float:
         return estimate_seconds(text.strip(), self.language, self.reference)
@@ -137,26 +149,32 @@ def _attach_unspoken(texts: list[str], separator: str) -> list[str]:
 
 
 def _is_spoken(text: str) -> bool:
-    return any(character.isalnum() for character in text)
+    return _SPOKEN_PART.search(text) is not None
 
 
 def _cut(text: str, limit: _Limit) -> list[str]:
     """Cut a text near its middle, and the halves again, until every piece keeps the limit."""
     if limit.keeps(text):
         return [text]
-    only_pauses_too_long = limit.keeps(_PUNCTUATION.sub("", text))
-    end = _best_cut(text, _CUTS_BETWEEN_WORDS if only_pauses_too_long else _CUTS)
+    spoken = _SPOKEN_PART.search(text)
+    if spoken is None:
+        return [text]
+    start, stop = spoken.span()
+    between_words = (
+        limit.keeps(spoken.group())
+        and not (  # only marks are too much, cutting words wouldn't help
+            limit.keeps(text[: start + 1]) and limit.keeps(text[stop - 1 :])
+        )
+    )
+    end = _best_cut(text, (start, stop), _CUTS_BETWEEN_WORDS if between_words else _CUTS)
     return [text] if end is None else [*_cut(text[:end], limit), *_cut(text[end:], limit)]
 
 
-def _best_cut(text: str, kinds: tuple[regex.Pattern[str], ...]) -> int | None:
-    """Return the place nearest to the middle among those of the best kind that part something to say."""
-    spoken = [place for place, character in enumerate(text) if character.isalnum()]
-    if not spoken:
-        return None
-    first, last = spoken[0], spoken[-1]
+def _best_cut(text: str, spoken_span: tuple[int, int], kinds: tuple[regex.Pattern[str], ...]) -> int | None:
+    """Return the place nearest to the middle among those of the best kind that part what is spoken."""
+    start, stop = spoken_span
     for kind in kinds:
-        ends: list[int] = [match.end() for match in kind.finditer(text) if first < match.end() <= last]
+        ends: list[int] = [match.end() for match in kind.finditer(text) if start < match.end() < stop]
         if ends:
             return min(ends, key=lambda end: abs(2 * end - len(text)))
     return None
