@@ -55,9 +55,7 @@ def test_english_estimates_are_the_reference_s_but_for_the_phonemes(
     for item in items_without_dots:
         counted = max(1, count_phonemes(item["text"], Language.ENGLISH))
         seconds = counted * SECONDS_PER_ENGLISH_PHONEME + item["punct_bonus"]
-        assert estimate_seconds(item["text"], Language.ENGLISH) == pytest.approx(
-            min(max(seconds, 0.5), 120.0)
-        )
+        assert estimate_seconds(item["text"], Language.ENGLISH) == pytest.approx(min(max(seconds, 0.5), 120.0))
 
 
 def test_estimates_with_a_recording_are_the_reference_s(items: list[dict[str, Any]]) -> None:
@@ -78,13 +76,9 @@ def test_estimates_with_a_recording_are_the_reference_s(items: list[dict[str, An
 
 def test_a_recording_sets_the_pace_and_keeps_three_tenths_of_the_pauses() -> None:
     three_seconds_of_thirty_phonemes = Reference(2.4, "あ" * 30, Language.JAPANESE)
-    assert estimate_seconds("あ" * 50, Language.JAPANESE, three_seconds_of_thirty_phonemes) == pytest.approx(
-        4.0
-    )
+    assert estimate_seconds("あ" * 50, Language.JAPANESE, three_seconds_of_thirty_phonemes) == pytest.approx(4.0)
     paused = "あ" * 25 + "。" + "あ" * 25
-    assert estimate_seconds(paused, Language.JAPANESE, three_seconds_of_thirty_phonemes) == pytest.approx(
-        4.12
-    )
+    assert estimate_seconds(paused, Language.JAPANESE, three_seconds_of_thirty_phonemes) == pytest.approx(4.12)
 
 
 def test_the_bounds_of_a_pace_are_those_of_the_recorded_language() -> None:

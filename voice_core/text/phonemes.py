@@ -40,6 +40,4 @@ def _count_chinese(text: str) -> int:
     """Count hanzi, and one for each stretch between them that has a Latin letter, as the reference does."""
     from pypinyin import lazy_pinyin  # here: its dictionaries are large
 
-    return sum(
-        any(character.isascii() and character.isalpha() for character in item) for item in lazy_pinyin(text)
-    )
+    return sum(any(character.isascii() and character.isalpha() for character in item) for item in lazy_pinyin(text))

@@ -41,26 +41,24 @@ _CLAUSE_ENDS = regex.compile(
     rf"""|(?:[,;:!?]|--|\.\.){_MARKS}["']?{_CLOSERS}(?=\s|{_WIDE})"""
 )
 _SPACES = regex.compile(rf"\s+{_WHOLE}")
-_PHRASE_ENDS = regex.compile(
-    r"\p{Hiragana}(?=[\p{Han}\p{Katakana}])"
-)  # the next phrase of Japanese begins here
-_SCRIPT_ENDS = regex.compile(
-    r"\X(?:(?<=[^\x00-\x7F])|(?=[^\x00-\x7F]))"
-)  # not within words, numbers, addresses
-_CHARACTERS = regex.compile(r"\X")  # grapheme clusters: an emoji of several code points stays whole
+# Where the next phrase of Japanese mostly begins.
+_PHRASE_ENDS = regex.compile(r"\p{Hiragana}(?=[\p{Han}\p{Katakana}])")
+# Anywhere but within Latin words, numbers and addresses.
+_SCRIPT_ENDS = regex.compile(r"\X(?:(?<=[^\x00-\x7F])|(?=[^\x00-\x7F]))")
+# Anywhere, but an emoji of several code points stays whole.
+_CHARACTERS = regex.compile(r"\X")
 _CUTS_BETWEEN_WORDS = (_CLAUSE_ENDS, _SPACES)
 _CUTS = (*_CUTS_BETWEEN_WORDS, _PHRASE_ENDS, _SCRIPT_ENDS, _CHARACTERS)
 
-_SPOKEN_PART = regex.compile(
-    r"[\p{L}\p{N}](?:.*[\p{L}\p{N}])?"
-)  # from the first letter or number to the last
+# From the first letter or number of a line to the last.
+_SPOKEN_PART = regex.compile(r"[\p{L}\p{N}](?:.*[\p{L}\p{N}])?")
+# Within an address ("example.Org"), or where the sentence goes on after a quotation (「…。」と言った).
 _NO_SENTENCE_END = regex.compile(r"(?<=[\x21-\x7E])(?=[\x21-\x7E])|(?<=[」』])(?=と|って)")
+_AFTER_FULL_STOP = regex.compile(r"(?<=\.\s*)")
 _CLOSERS_HERE = regex.compile(_CLOSERS)
 
 
-def split(
-    text: str, language: Language, longest_seconds: float, reference: Reference | None = None
-) -> list[str]:
+def split(text: str, language: Language, longest_seconds: float, reference: Reference | None = None) -> list[str]:
     """Return the segments of a normalised text, in order; none is empty, and an empty text has none.
 
     - Nothing is lost: all that is missing from the joined segments is white space at their ends.
@@ -118,16 +116,14 @@ def _sentences(line: str, language: Language) -> list[str]:
 def _sentence_ends(line: str, language: Language) -> list[int]:
     """Return where the sentences end, mending what the library gets wrong.
 
-    It takes the dot of "Dr. Wang" for an end where the language isn't English, that of "example.Org" in any.
-    It gives some closing brackets to the next sentence, and parts 「…。」と言った, said in one breath.
+    It takes the dot of "Dr. Wang" for an end where the language isn't English, it gives some closing brackets
+    to the next sentence, and it sees ends that are none.
     """
-    english_ends = _library_ends(line, "en")
-    ends = english_ends
+    ends = _library_ends(line, "en")
     if language in (Language.JAPANESE, Language.CHINESE):
+        english_ends = set(ends)
         ends = [
-            end
-            for end in _library_ends(line, language)
-            if not line[:end].rstrip().endswith(".") or end in english_ends
+            end for end in _library_ends(line, language) if end in english_ends or not _AFTER_FULL_STOP.match(line, end)
         ]
     ends = [_CLOSERS_HERE.match(line, end).end() for end in ends]
     return [end for end in ends if not _NO_SENTENCE_END.match(line, end)]
@@ -140,16 +136,16 @@ def _library_ends(line: str, language: str) -> list[int]:
 def _attach_unspoken(texts: list[str], separator: str) -> list[str]:
     """Join texts that have nothing to say to the one before, those at the beginning to the one after."""
     attached: list[str] = []
+    last_is_spoken = True
     for text in texts:
-        if attached and not (_is_spoken(text) and _is_spoken(attached[-1])):
+        is_spoken = _SPOKEN_PART.search(text) is not None
+        if attached and not (is_spoken and last_is_spoken):
             attached[-1] += separator + text
+            last_is_spoken = last_is_spoken or is_spoken
         else:
             attached.append(text)
+            last_is_spoken = is_spoken
     return attached
-
-
-def _is_spoken(text: str) -> bool:
-    return _SPOKEN_PART.search(text) is not None
 
 
 def _cut(text: str, limit: _Limit) -> list[str]:
@@ -160,13 +156,9 @@ def _cut(text: str, limit: _Limit) -> list[str]:
     if spoken is None:
         return [text]
     start, stop = spoken.span()
-    between_words = (
-        limit.keeps(spoken.group())
-        and not (  # only marks are too much, cutting words wouldn't help
-            limit.keeps(text[: start + 1]) and limit.keeps(text[stop - 1 :])
-        )
-    )
-    end = _best_cut(text, (start, stop), _CUTS_BETWEEN_WORDS if between_words else _CUTS)
+    marks_keep_limit = limit.keeps(text[: start + 1]) and limit.keeps(text[stop - 1 :])
+    cutting_words_helps = marks_keep_limit or not limit.keeps(spoken.group())
+    end = _best_cut(text, (start, stop), _CUTS if cutting_words_helps else _CUTS_BETWEEN_WORDS)
     return [text] if end is None else [*_cut(text[:end], limit), *_cut(text[end:], limit)]
 
 
