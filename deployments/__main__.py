@@ -7,6 +7,8 @@ import os
 import sys
 from typing import get_args
 
+from pydantic import ValidationError
+
 # Before Ray is imported, which reads it then.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -15,28 +17,26 @@ from deployments.settings import Device, Precision, Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
-    settings = Settings(
-        model=given.model, device=given.device, precision=given.precision, cpu_threads=given.cpu_threads
-    )
-    address = Address(given.host, given.port)
-    return serve_here(settings, address, start_timeout_seconds=given.start_timeout)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        settings = Settings(
+            model=given.model, device=given.device, precision=given.precision, cpu_threads=given.cpu_threads
+        )
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        parser.error(f"--{str(wrong['loc'][0]).replace('_', '-')}: {wrong['msg']}")
+    return serve_here(settings, Address(given.host, given.port), start_timeout_seconds=given.start_timeout)
 
 
 def _parser() -> argparse.ArgumentParser:
     default = Settings()
     parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
-    parser.add_argument(
-        "--model", default=default.model, help="'embedded', a checkpoint's directory or a hub id"
-    )
+    parser.add_argument("--model", default=default.model, help="'embedded', a checkpoint's directory or a hub id")
     parser.add_argument("--device", default=default.device, choices=get_args(Device))
     parser.add_argument("--precision", default=default.precision, choices=get_args(Precision))
-    parser.add_argument(
-        "--cpu-threads", default=default.cpu_threads, type=int, help="of the decoder without GPU"
-    )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; there is no password"
-    )
+    parser.add_argument("--cpu-threads", default=default.cpu_threads, type=int, help="of the decoder without GPU")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; there is no password")
     parser.add_argument("--port", default=8000, type=int)
     parser.add_argument("--start-timeout", default=600.0, type=float, metavar="SECONDS")
     return parser

@@ -73,9 +73,7 @@ class SpeechApi:
     async def speech(self, request: Request) -> Response:
         with self._door.let_in():
             body = await read_json_body(request, largest_bytes=self._settings.largest_body_bytes)
-            wanted = SpeechRequest.from_json(
-                body, longest_text_characters=self._settings.longest_text_characters
-            )
+            wanted = SpeechRequest.from_json(body, longest_text_characters=self._settings.longest_text_characters)
             script = await asyncio.to_thread(write_script, wanted, await self._known_facts())
             spoken = await ask_each(self._crew.speak, script.segments)
             takes = await self._compose(wanted, script, spoken)
@@ -90,9 +88,7 @@ class SpeechApi:
 
         return [
             Take(seed, tuple(speech.finish_reason for speech in speeches), composed)
-            for seed, speeches, composed in zip(
-                script.seeds, samples, await ask_each(compose, samples), strict=True
-            )
+            for seed, speeches, composed in zip(script.seeds, samples, await ask_each(compose, samples), strict=True)
         ]
 
     async def models(self, request: Request) -> Response:

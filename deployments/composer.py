@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ray import serve
 
-from voice_core.audio.formats import encode, format_named
+from voice_core.audio.formats import _allowed_rate, encode, format_named
 from voice_core.audio.joining import join
 from voice_core.audio.waveform import Waveform
 from voice_core.speech import Speech
@@ -21,7 +21,7 @@ class Composed:
     audio: bytes
     media_type: str
     seconds: float
-    sample_rate: int  # Hz
+    sample_rate: int  # Hz, of the file: formats that can't hold the codec's rate have another
 
 
 @serve.deployment(max_ongoing_requests=16, graceful_shutdown_timeout_s=30, graceful_shutdown_wait_loop_s=0.2)
@@ -35,5 +35,10 @@ class Composer:
 def compose(speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> Composed:
     waveforms = [Waveform(speech.samples, speech.sample_rate) for speech in speeches]
     whole = join(waveforms, pause_seconds=pause_seconds)
-    audio = encode(whole, audio_format)
-    return Composed(audio, format_named(audio_format).media_type, whole.seconds, whole.sample_rate)
+    file_format = format_named(audio_format)
+    return Composed(
+        audio=encode(whole, audio_format),
+        media_type=file_format.media_type,
+        seconds=whole.seconds,
+        sample_rate=_allowed_rate(whole.sample_rate, file_format.sample_rates),
+    )

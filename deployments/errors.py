@@ -45,9 +45,7 @@ class ApiError(Exception):
 
 
 def not_ready(reason: str) -> ApiError:
-    return ApiError(
-        503, f"the model can't be asked right now: {reason}", code="not_ready", headers=_RETRY_LATER
-    )
+    return ApiError(503, f"the model can't be asked right now: {reason}", code="not_ready", headers=_RETRY_LATER)
 
 
 def error_response(request: Request, error: Exception) -> JSONResponse:
@@ -61,9 +59,7 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
         case HTTPException():  # no such path, or not with this method
             message = f"{request.method} {request.url.path}: {cause.detail}"
             code = _CODES.get(cause.status_code)
-            return ApiError(
-                cause.status_code, message, code=code, headers=dict(cause.headers or {})
-            ).response()
+            return ApiError(cause.status_code, message, code=code, headers=dict(cause.headers or {})).response()
         case BackPressureError():
             message = "too many requests are waiting"
             return ApiError(429, message, code="overloaded", headers=_RETRY_LATER).response()

@@ -32,9 +32,7 @@ async def ask(call: Callable[[], PendingReply[Reply]], *, timeout_seconds: float
         raise
 
 
-async def ask_each(
-    call: Callable[[Question], PendingReply[Reply]], questions: Sequence[Question]
-) -> list[Reply]:
+async def ask_each(call: Callable[[Question], PendingReply[Reply]], questions: Sequence[Question]) -> list[Reply]:
     """Ask all questions at once, return the replies in their order; the first failure cancels the others."""
     tasks = [asyncio.create_task(_ask_again(call, question)) for question in questions]
     try:

@@ -31,9 +31,7 @@ class ServeCrew:
     def speak(self, segment: Segment) -> PendingReply[list[Speech]]:
         return cast(PendingReply[list[Speech]], self._synthesizer.speak.remote(segment))
 
-    def compose(
-        self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float
-    ) -> PendingReply[Composed]:
+    def compose(self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> PendingReply[Composed]:
         reply = self._composer.compose.remote(speeches, audio_format, pause_seconds)
         return cast(PendingReply[Composed], reply)
 

@@ -23,11 +23,10 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from deployments.app import COMPOSER_CPUS, INGRESS_CPUS, NoGpuError, build, choose_device
-from deployments.settings import Settings
+from deployments.settings import EMBEDDED, Settings
 from voice_core.hub import HUB_ID
 
 APPLICATION = "voice"
-EMBEDDED = "embedded"
 OBJECT_STORE_BYTES = 200_000_000  # an hour of speech in flight; Ray's default takes a third of the memory
 POLL_SECONDS = 0.2
 DRAIN_SECONDS = 120.0
@@ -90,9 +89,7 @@ def check_port(address: Address) -> None:
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            reason = (
-                f"can't listen on {address.host}:{address.port} ({error.strerror}); choose another --port"
-            )
+            reason = f"can't listen on {address.host}:{address.port} ({error.strerror}); choose another --port"
             raise CannotStart(reason) from error
 
 
@@ -102,9 +99,7 @@ def check_model(model: str) -> str:
     if model == EMBEDDED or (not directory.is_dir() and HUB_ID.fullmatch(model)):
         return model
     if not (directory / "config.json").is_file():
-        raise CannotStart(
-            f"--model {model}: no checkpoint there (a directory with config.json), and no hub id"
-        )
+        raise CannotStart(f"--model {model}: no checkpoint there (a directory with config.json), and no hub id")
     return str(directory.resolve())
 
 
@@ -166,9 +161,7 @@ def _wait_until_ready(address: Address, timeout_seconds: float) -> None:
     while time.monotonic() < deadline:
         application = serve.status().applications[APPLICATION]
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            raise CannotStart(
-                f"the application failed to deploy (the logs tell more): {_progress(application)}"
-            )
+            raise CannotStart(f"a deployment failed; the logs tell more. {_progress(application)}")
         if application.status is ApplicationStatus.RUNNING and _answers(f"{address.url}/readyz"):
             return
         progress = _progress(application)

@@ -6,7 +6,8 @@ import secrets
 from dataclasses import dataclass
 
 from deployments.speech_request import SpeechRequest
-from voice_core.planning import plan, sample_seeds
+from voice_core.planning import plan
+from voice_core.seeds import sample_seeds
 from voice_core.speech import MAX_SEED, ModelFacts, Segment
 
 
@@ -22,21 +23,17 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts) -> Script:
     """Plan the text. Takes up to a second for a long one, so it isn't for an event loop."""
     planned = plan(
         wanted.input,
+        longest_seconds=facts.longest_seconds,
         language=wanted.language,
         seconds=wanted.seconds,
+        speed=wanted.speed,
+        pause_seconds=wanted.inter_segment_silence,
         split=wanted.segment,
-        longest_seconds=facts.longest_seconds * wanted.speed,  # in estimated time, before speed divides it
     )
     seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
     seeds = sample_seeds(seed, wanted.n)
     segments = tuple(
-        Segment(
-            text=piece.text,
-            seconds=piece.seconds / wanted.speed,
-            index=index,
-            seeds=seeds,
-            sampling=wanted.sampling,
-        )
+        Segment(piece.text, piece.seconds, index=index, seeds=seeds, sampling=wanted.sampling)
         for index, piece in enumerate(planned.segments)
     )
     return Script(segments, seeds)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+EMBEDDED = "embedded"  # the model that comes with the package
+
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -16,7 +18,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     # "embedded", a checkpoint's directory or a hub id
-    model: str = Field(default="embedded", min_length=1)
+    model: str = Field(default=EMBEDDED, min_length=1)
     # auto takes a GPU if the cluster has one, and says what it took
     device: Device = "auto"
     # of the weights; auto follows the device

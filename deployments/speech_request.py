@@ -65,19 +65,13 @@ class SpeechRequest(BaseModel):
         """Read the body; whatever is wrong with it is one RequestError that names the field."""
         document = _json_object(body)
         # A client that spells out "not given" sends null.
-        given = {
-            name: value
-            for name, value in document.items()
-            if value is not None or name not in cls.model_fields
-        }
+        given = {name: value for name, value in document.items() if value is not None or name not in cls.model_fields}
         try:
             wanted = cls.model_validate(given)
         except ValidationError as error:
             raise _request_error(error.errors(include_url=False)[0]) from error
         if len(wanted.input) > longest_text_characters:
-            reason = (
-                f"{len(wanted.input)} characters, at most {longest_text_characters} are spoken in one request"
-            )
+            reason = f"{len(wanted.input)} characters, at most {longest_text_characters} are spoken in one request"
             raise RequestError("input", reason)
         return wanted
 
@@ -126,9 +120,7 @@ class SpeechRequest(BaseModel):
     @model_validator(mode="after")
     def _speed_and_seconds_agree(self) -> Self:
         if self.seconds is not None and self.speed != 1:
-            raise RequestError(
-                "speed", "contradicts 'seconds', which already says how long the speech is to be"
-            )
+            raise RequestError("speed", "contradicts 'seconds', which already says how long the speech is to be")
         return self
 
 

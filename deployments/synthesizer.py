@@ -46,9 +46,7 @@ class DecoderCounters:
 class Synthesizer:
     """Speaks segments: one arrives, waits for the others of its moment, and comes back as speech."""
 
-    def __init__(
-        self, model: str, device: Device, precision: Precision, max_rows: int, cpu_threads: int
-    ) -> None:
+    def __init__(self, model: str, device: Device, precision: Precision, max_rows: int, cpu_threads: int) -> None:
         import torch
 
         from voice_core.synthesizer import Synthesizer as Decoder
@@ -69,8 +67,7 @@ class Synthesizer:
         arrival = Arrival(segment)
         try:
             ticket = await self._admit(arrival)
-            # Shielded: a cancelled caller must not cancel the future under the decoder's hands.
-            return await asyncio.shield(asyncio.wrap_future(ticket.future))
+            return await asyncio.wrap_future(ticket.future)
         except asyncio.CancelledError:
             if arrival.ticket is not None:
                 arrival.ticket.cancel()

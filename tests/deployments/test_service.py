@@ -1,0 +1,185 @@
+"""The whole way on a real Ray cluster with the embedded model, asked by the real OpenAI client."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+import ray
+import soundfile
+from ray import serve
+
+from deployments.app import build
+from deployments.settings import Settings
+from deployments.synthesizer import DecoderCounters
+
+# Ray leaves sockets and subprocesses to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+OPENAI_PCM_RATE = 24000  # Hz; raw samples can't say it themselves
+START_SECONDS, STOP_SECONDS = 60, 30
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[openai.OpenAI]:
+    """An OpenAI client of a service on a small cluster of its own."""
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=100_000_000,
+        log_to_driver=False,
+    )
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build(Settings(device="cpu")), name="voice")
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as connected:
+        yield connected
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture
+def counters(client: openai.OpenAI) -> Callable[[], DecoderCounters]:
+    synthesizer: Any = serve.get_deployment_handle("Synthesizer", app_name="voice")
+    return lambda: synthesizer.counters.remote().result()
+
+
+def speak(client: openai.OpenAI, text: str = "Hello there.", audio_format: Any = "wav", **extra: Any) -> Any:
+    return client.audio.speech.with_raw_response.create(
+        model="any", voice="default", input=text, response_format=audio_format, extra_body=extra
+    )
+
+
+def seconds(audio: bytes, audio_format: str) -> float:
+    if audio_format == "pcm":
+        return len(audio) / 2 / OPENAI_PCM_RATE
+    return float(soundfile.info(io.BytesIO(audio)).duration)
+
+
+def test_every_format_decodes_to_the_same_duration(client: openai.OpenAI) -> None:
+    durations = {}
+    for audio_format in ("wav", "flac", "mp3", "opus", "pcm"):
+        answer = speak(client, audio_format=audio_format, seed=1)
+        durations[audio_format] = seconds(answer.content, audio_format)
+        assert float(answer.headers["x-audio-seconds"]) == pytest.approx(durations["wav"], abs=0.01)
+    assert durations["wav"] > 0.2
+    assert max(durations.values()) - min(durations.values()) < 0.15
+
+
+def test_the_same_seed_gives_the_same_bytes(client: openai.OpenAI) -> None:
+    first, second, other = (speak(client, seed=seed, audio_format="mp3").content for seed in (1, 1, 2))
+    assert first == second != other
+
+
+def test_samples_of_one_request_are_spoken_in_one_pass_and_repeat_alone(
+    client: openai.OpenAI, counters: Callable[[], DecoderCounters]
+) -> None:
+    before = counters()
+    audios = speak(client, n=3, seed=1).http_response.json()["audios"]
+    after = counters()
+    assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (1, 3)
+    last = audios[-1]
+    assert base64.b64decode(last["audio"]) == speak(client, seed=last["seed"]).content
+
+
+def test_sixteen_segments_of_one_request_are_spoken_in_one_pass(
+    client: openai.OpenAI, counters: Callable[[], DecoderCounters]
+) -> None:
+    before = counters()
+    answer = speak(client, "\n".join(["This is one more line of the text."] * 16), seed=1)
+    after = counters()
+    assert answer.headers["x-segments"] == "16"
+    assert len(answer.headers["x-finish-reasons"].split(",")) == 16
+    assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (1, 16)
+
+
+def test_two_requests_at_once_are_spoken_in_one_pass_as_each_alone(
+    client: openai.OpenAI, counters: Callable[[], DecoderCounters]
+) -> None:
+    alone = [speak(client, seed=seed).content for seed in (1, 2)]
+    before = counters()
+    with ThreadPoolExecutor(2) as callers:
+        together = list(callers.map(lambda seed: speak(client, seed=seed).content, (1, 2)))
+    after = counters()
+    assert together == alone
+    assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (1, 2)
+
+
+def test_the_asked_duration_is_kept(client: openai.OpenAI) -> None:
+    short, long = (speak(client, "Hello there, how are you?", seconds=asked, seed=1) for asked in (1.5, 3.0))
+    assert float(long.headers["x-audio-seconds"]) > float(short.headers["x-audio-seconds"]) + 0.5
+
+
+def test_speech_is_no_silence(client: openai.OpenAI) -> None:
+    samples, _ = soundfile.read(io.BytesIO(speak(client, seed=1).content))
+    assert np.abs(samples).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"text": "   "}, "input"),
+        ({"text": "x" * 20_001}, "input"),
+        ({"audio_format": "aac"}, "response_format"),
+        ({"seconds": -1}, "seconds"),
+        ({"tempo": 2}, "tempo"),
+    ],
+)
+def test_an_error_keeps_its_message_through_the_client(
+    client: openai.OpenAI, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=f"{param}: ") as refusal:
+        speak(client, **fields)
+    assert refusal.value.param == param
+
+
+def test_the_model_is_listed(client: openai.OpenAI) -> None:
+    (model,) = client.models.list().data
+    assert model.id
+
+
+def test_the_launcher_serves_until_sigterm_and_frees_its_port() -> None:
+    port = free_port()
+    command = f"-m deployments --port {port} --device cpu --start-timeout {START_SECONDS}"
+    launcher = subprocess.Popen(
+        [sys.executable, *command.split()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert launcher.stdout is not None
+    try:
+        told = list(itertools.takewhile(lambda line: not line.startswith("Ready on "), launcher.stdout))
+        assert launcher.poll() is None, "".join(told)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            assert answer.status == 200
+        launcher.send_signal(signal.SIGTERM)
+        launcher.communicate(timeout=STOP_SECONDS)
+    finally:
+        launcher.kill()
+    assert launcher.returncode == 0
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
