@@ -36,9 +36,7 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, and a local checkpoint doesn't need it
 
     try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=list(READ_FILES), etag_timeout=ANSWER_WITHIN_SECONDS)
-        )
+        return Path(snapshot_download(hub_id, allow_patterns=list(READ_FILES), etag_timeout=ANSWER_WITHIN_SECONDS))
     except Exception as error:  # an HTTP library's own errors among them: any of them means "not to be had"
         raise CheckpointError(
             hub_id, "", f"neither a directory nor to be had from the Hugging Face hub: {error}"

@@ -102,9 +102,7 @@ def test_a_sound_without_samples_is_no_file(format_name: str) -> None:
 
 
 def test_an_unknown_format_is_refused_with_those_there_are() -> None:
-    with pytest.raises(
-        RequestError, match="'ogg' is not one of mp3, opus, flac, wav, wav_float32, pcm"
-    ) as raised:
+    with pytest.raises(RequestError, match="'ogg' is not one of mp3, opus, flac, wav, wav_float32, pcm") as raised:
         format_named("ogg")
     assert raised.value.field == "response_format"
 

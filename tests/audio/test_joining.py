@@ -69,9 +69,7 @@ def test_the_inside_of_every_segment_is_untouched(fixtures: Path, case: str) -> 
 
 
 @pytest.mark.parametrize("case", ["quiet_first_lost", "quiet_last_lost"])
-def test_a_quiet_first_or_last_segment_is_kept_where_the_reference_loses_it(
-    fixtures: Path, case: str
-) -> None:
+def test_a_quiet_first_or_last_segment_is_kept_where_the_reference_loses_it(fixtures: Path, case: str) -> None:
     segments, pause_seconds, expected = inputs_of(fixtures, case)
     joined = join(segments, pause_seconds, REFERENCE_LEAD_SECONDS)
     assert len(expected) == 500 + 299

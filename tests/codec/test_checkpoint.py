@@ -45,9 +45,7 @@ def test_a_shard_that_holds_the_encoder_only_need_not_exist(tmp_path: Path) -> N
     ("length", "direction"),
     [("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")],
 )
-def test_a_weight_saved_as_length_and_direction_is_put_together(
-    tmp_path: Path, length: str, direction: str
-) -> None:
+def test_a_weight_saved_as_length_and_direction_is_put_together(tmp_path: Path, length: str, direction: str) -> None:
     weights = toy_decoder(TOY_44K).state_dict()
     whole = weights.pop(f"{STAGE}.weight")
     weights[f"{STAGE}.{length}"] = whole.flatten(1).norm(dim=1)[:, None, None]
@@ -108,9 +106,7 @@ def test_a_broken_file_is_refused_by_name(tmp_path: Path) -> None:
         load_decoder(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "index", ["", "{}", "[]", '{"weight_map": []}', '{"weight_map": {"fc_post_a.bias": 1}}']
-)
+@pytest.mark.parametrize("index", ["", "{}", "[]", '{"weight_map": []}', '{"weight_map": {"fc_post_a.bias": 1}}'])
 def test_a_broken_index_is_refused_by_name(tmp_path: Path, index: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json: weight_map"):

@@ -55,8 +55,7 @@ def rows_of(case: dict[str, Any]) -> list[Row]:
     texts, targets = (values * count if len(values) == 1 else values for values in (texts, targets))
     greedy = Sampling(1.0, 1, 1.0)
     return [
-        Row(tuple(text), target, tuple(case["y"]), sampling=greedy)
-        for text, target in zip(texts, targets, strict=True)
+        Row(tuple(text), target, tuple(case["y"]), sampling=greedy) for text, target in zip(texts, targets, strict=True)
     ]
 
 
@@ -135,7 +134,9 @@ def different_rows(config: ModelConfig, count: int) -> list[Row]:
     return rows
 
 
-@pytest.mark.parametrize("changes", [{}, {"use_pm_rope": 0}, {"special_first": 1, "empty_token": 0, "eos": 3, "y_sep_token": 4}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"use_pm_rope": 0}, {"special_first": 1, "empty_token": 0, "eos": 3, "y_sep_token": 4}]
+)
 def test_a_row_says_the_same_together_alone_and_in_reversed_order(changes: dict[str, int]) -> None:
     network = toy_network(**changes)
     rows = different_rows(network.config, 12)
@@ -160,7 +161,10 @@ def test_rows_admitted_while_others_speak_say_the_same() -> None:
     rng = random.Random(5)
     waiting, places, said = list(range(12)), {}, {}
     while waiting or decoder.live_rows:
-        group = [waiting.pop(rng.randrange(len(waiting))) for _ in range(min(len(waiting), decoder.free_slots, rng.randrange(4)))]
+        group = [
+            waiting.pop(rng.randrange(len(waiting)))
+            for _ in range(min(len(waiting), decoder.free_slots, rng.randrange(4)))
+        ]
         places |= dict(zip(decoder.admit([rows[index] for index in group]), group, strict=True))
         for _ in range(rng.randrange(1, 9)):
             said |= {places[number]: spoken for number, spoken in decoder.retire()}

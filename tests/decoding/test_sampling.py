@@ -51,7 +51,9 @@ def test_top_k_of_a_list_holds_row_by_row() -> None:
     assert filtered(logits, options, 40).kept.sum(1).tolist() == [2, 5, 40]
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, 5, 0.5), Sampling(1.3, 20, 1.0), Sampling(1.0, 3, 0.9, 0.02)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(0.7, 5, 0.5), Sampling(1.3, 20, 1.0), Sampling(1.0, 3, 0.9, 0.02)]
+)
 def test_few_candidates_keep_the_same_ids_as_a_full_sort(sampling: Sampling) -> None:
     logits = torch.randn(8, 2000, generator=torch.manual_seed(1)) * 3
     logits[3] = logits[3].round()  # hundreds of ties, more than the spare candidates hold

@@ -20,7 +20,13 @@ def test_a_missing_or_negative_eos_gives_way(eos: int | None, end_code: int) -> 
 
 @pytest.mark.parametrize(
     ("implementation", "cap", "in_force"),
-    [("sdpa", 50.0, None), ("eager", 50.0, 50.0), ("eager", None, None), ("flash_attention_2", 50.0, 50.0), (None, 50.0, None)],
+    [
+        ("sdpa", 50.0, None),
+        ("eager", 50.0, 50.0),
+        ("eager", None, None),
+        ("flash_attention_2", 50.0, 50.0),
+        (None, 50.0, None),
+    ],
 )
 def test_the_attention_implementation_decides_about_the_softcap(
     implementation: str | None, cap: float | None, in_force: float | None
@@ -82,7 +88,7 @@ def test_what_cannot_be_spoken_is_refused_by_key(changes: dict[str, Any], key: s
 def test_errors_in_a_stack_name_the_full_key() -> None:
     raw = toy_config()
     del raw["t5_config_dict"]["decoder"]["hidden_size"]
-    with pytest.raises(CheckpointError, match="t5_config_dict.decoder.hidden_size: missing"):
+    with pytest.raises(CheckpointError, match=r"t5_config_dict.decoder.hidden_size: missing"):
         parse_config(raw, "config.json")
 
 

@@ -36,7 +36,7 @@ def test_a_named_tokenizer_is_looked_up_beside_the_checkpoint(tmp_path: Path) ->
 
 def test_a_missing_tokenizer_is_one_clear_error(tmp_path: Path) -> None:
     config = parse_config(toy_config(), "config.json")
-    with pytest.raises(CheckpointError, match="text_tokenizer_name: no tokenizer.json"):
+    with pytest.raises(CheckpointError, match=r"text_tokenizer_name: no tokenizer.json"):
         load_tokenizer(tmp_path, config)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not a readable tokenizer"):

@@ -110,9 +110,7 @@ def _write_mp3(waveform: Waveform) -> bytes:
 
 
 def _write_opus(waveform: Waveform) -> bytes:
-    return with_fixed_serial_number(
-        _soundfile(_clipped(waveform).samples, waveform.sample_rate, "OGG", "OPUS")
-    )
+    return with_fixed_serial_number(_soundfile(_clipped(waveform).samples, waveform.sample_rate, "OGG", "OPUS"))
 
 
 def _clipped(waveform: Waveform) -> Waveform:

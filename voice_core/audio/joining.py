@@ -48,9 +48,7 @@ def join(
     sample_rate = waveforms[0].sample_rate
     for place, waveform in enumerate(waveforms):
         if waveform.sample_rate != sample_rate:
-            raise ValueError(
-                f"waveforms: number {place} has {waveform.sample_rate} Hz, number 0 has {sample_rate} Hz"
-            )
+            raise ValueError(f"waveforms: number {place} has {waveform.sample_rate} Hz, number 0 has {sample_rate} Hz")
     pause = silence(pause_seconds, sample_rate)
     pieces = [silence(lead_silence_seconds, sample_rate)]
     audible = [trimmed for trimmed in map(trim, waveforms) if trimmed.seconds]

@@ -26,9 +26,7 @@ class Waveform:
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 1 or self.samples.dtype != np.float32:
-            raise ValueError(
-                f"samples: must be [N] float32, not {list(self.samples.shape)} {self.samples.dtype}"
-            )
+            raise ValueError(f"samples: must be [N] float32, not {list(self.samples.shape)} {self.samples.dtype}")
         if self.sample_rate <= 0:
             raise ValueError(f"sample_rate: {self.sample_rate} Hz is no rate")
         broken = np.count_nonzero(~np.isfinite(self.samples))

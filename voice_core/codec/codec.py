@@ -77,9 +77,7 @@ class Codec:
         for members in group_into_passes([len(item) for item in indices]):
             for member, sound in zip(members, self._decode_pass([indices[m] for m in members]), strict=True):
                 if not np.isfinite(sound).all():
-                    raise SynthesisError(
-                        f"item {member}: the codec decoded {len(indices[member])} codes to no sound"
-                    )
+                    raise SynthesisError(f"item {member}: the codec decoded {len(indices[member])} codes to no sound")
                 sounds[member] = sound
         return sounds
 
@@ -87,9 +85,7 @@ class Codec:
         """Return the codebook indices of an item [frames], once its codes are known to be the speaker's."""
         codes = item.numpy(force=True) if isinstance(item, Tensor) else np.asarray(item)
         if codes.ndim != 1:
-            raise ValueError(
-                f"item {number}: codes must have one dimension, not the shape {list(codes.shape)}"
-            )
+            raise ValueError(f"item {number}: codes must have one dimension, not the shape {list(codes.shape)}")
         if codes.size == 0:
             return np.zeros(0, dtype=np.int64)
         if not np.issubdtype(codes.dtype, np.integer):

@@ -79,9 +79,7 @@ class CodecConfig:
         # One and a half hops are cut off on each side of the sound.
         self._require(self.hop_length % 2 == 0, "hop_length", f"{self.hop_length} is odd")
         self._require(min(self.levels, default=0) > 1, "levels", f"{self.levels} must be above 1")
-        self._require(
-            self.rope_axis in ("time", "head"), "rope_axis", f"{self.rope_axis!r} is neither time nor head"
-        )
+        self._require(self.rope_axis in ("time", "head"), "rope_axis", f"{self.rope_axis!r} is neither time nor head")
         self._require_whole_heads()
         self._require_whole_stages()
         self._require(
@@ -92,9 +90,7 @@ class CodecConfig:
         )
         if self.code_map is not None:
             known = all(type(index) is int and 0 <= index < math.prod(self.levels) for index in self.code_map)
-            self._require(
-                bool(self.code_map) and known, "code_map", f"must list 0..{math.prod(self.levels) - 1} only"
-            )
+            self._require(bool(self.code_map) and known, "code_map", f"must list 0..{math.prod(self.levels) - 1} only")
 
     @property
     def n_fft(self) -> int:
@@ -129,9 +125,7 @@ class CodecConfig:
 
     def _require_whole_stages(self) -> None:
         stages, kernels = self.upsample_factors, self.upsample_kernel_sizes
-        self._require(
-            len(stages) == len(kernels), "upsample_kernel_sizes", f"{kernels} for the factors {stages}"
-        )
+        self._require(len(stages) == len(kernels), "upsample_kernel_sizes", f"{kernels} for the factors {stages}")
         for factor, kernel in zip(stages, kernels, strict=True):
             fits = kernel >= factor and (kernel - factor) % 2 == 0
             self._require(fits, "upsample_kernel_sizes", f"{kernel} does not centre on a factor of {factor}")
@@ -155,9 +149,7 @@ def read_config(file: Path, sizes_of_weights: Mapping[str, Any]) -> CodecConfig:
     if not isinstance(stated, dict):
         raise CheckpointError(str(file), "", "must be a JSON object")
     if stated.get("frames_per_second", FRAMES_PER_SECOND) != FRAMES_PER_SECOND:
-        raise CheckpointError(
-            str(file), "frames_per_second", f"an XCodec2 says {FRAMES_PER_SECOND} codes a second"
-        )
+        raise CheckpointError(str(file), "frames_per_second", f"an XCodec2 says {FRAMES_PER_SECOND} codes a second")
     try:
         return CodecConfig(**_completed({**sizes_of_weights, **_translated(stated)}))
     except CheckpointError as error:

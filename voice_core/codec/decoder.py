@@ -173,9 +173,7 @@ class Backbone(nn.Module):
         """Return the rotary angles as complex numbers: [T, 1, D / 2], or [1, N, D / 2] over heads."""
         head_channels = self.config.hidden // self.config.heads
         exponents = torch.arange(0, head_channels, 2, device=device, dtype=torch.float32) / head_channels
-        positions = torch.arange(
-            frames if self.config.rope_axis == "time" else self.config.heads, device=device
-        )
+        positions = torch.arange(frames if self.config.rope_axis == "time" else self.config.heads, device=device)
         angles = torch.outer(positions.float(), 1.0 / ROPE_BASE**exponents)
         turns = torch.polar(torch.ones_like(angles), angles)
         return turns.unsqueeze(1) if self.config.rope_axis == "time" else turns.unsqueeze(0)
@@ -199,9 +197,7 @@ class Upsampler(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x [B, T, H] → [B, U, H] and its `valid` [B, 1, U]"""
         x = x.transpose(1, 2)
-        for factor, raise_rate, block in zip(
-            self.factors, self.upsample_layers, self.resnet_blocks, strict=True
-        ):
+        for factor, raise_rate, block in zip(self.factors, self.upsample_layers, self.resnet_blocks, strict=True):
             x = raise_rate(keep_valid(x, valid))  # [B, C / 2, factor * T]
             valid = None if valid is None else valid.repeat_interleave(factor, dim=-1)
             x = block(x, valid)
@@ -257,9 +253,7 @@ class Quantizer(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """codes [B, T] int64: the sum of digit[i] * levels[0] * … * levels[i - 1] → [B, T, quant_dim]"""
         levels = torch.tensor(self.levels, device=codes.device)  # [L]
-        places = torch.tensor(
-            [math.prod(self.levels[:i]) for i in range(len(self.levels))], device=codes.device
-        )
+        places = torch.tensor([math.prod(self.levels[:i]) for i in range(len(self.levels))], device=codes.device)
         digits = codes.unsqueeze(-1) // places % levels  # [B, T, L]
         projected: Tensor = self.project_out((digits - levels // 2) / (levels // 2))
         return projected

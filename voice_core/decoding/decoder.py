@@ -21,12 +21,13 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from voice_core.decoding.noise import row_key, uniform
+from voice_core.decoding.noise import uniform
 from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.sampling import Options, candidates_needed, draw
 from voice_core.decoding.slots import PrefillMemory, Slots, StepMemory
 from voice_core.errors import RequestError
 from voice_core.model.network import CrossMemory, Masks, Network, additive, prefill_positions, step_positions
+from voice_core.seeds import row_key
 from voice_core.speech import FinishReason
 
 TOO_EARLY_LOGIT = -1e4  # what the reference puts in place of the end code's logit while a row may not end yet
@@ -54,9 +55,7 @@ class BatchDecoder:
         """Reserve memory for `max_rows` rows of `max_frames` decoder positions and `max_tokens` text tokens."""
         self.network = network
         self.config = network.config
-        self.slots = Slots(
-            self.config.decoder, max_rows, max_frames, max_tokens, network.device, network.dtype
-        )
+        self.slots = Slots(self.config.decoder, max_rows, max_frames, max_tokens, network.device, network.dtype)
         self.steps = 0  # decoder steps so far
         self.row_steps = 0  # codes drawn so far
         self._numbers = count()
@@ -274,9 +273,19 @@ class _State:
             return torch.zeros(shape, dtype=torch.int64, device=device)
 
         options = Options.of([Row((), 0).sampling] * slots, vocab_size, device)
-        ended = torch.zeros(slots, dtype=torch.bool, device=device)
-        columns = [integers(slots) for _ in range(6)]
-        return cls(*columns, integers(slots, frames), integers(slots), ended, integers(slots), options)
+        return cls(
+            filled=integers(slots),
+            total_frames=integers(slots),
+            text_tokens=integers(slots),
+            steps=integers(slots),
+            last_step=integers(slots),
+            last_code=integers(slots),
+            codes=integers(slots, frames),
+            keys=integers(slots),
+            ended=torch.zeros(slots, dtype=torch.bool, device=device),
+            reason=integers(slots),
+            options=options,
+        )
 
     def enter(self, slots: Tensor, rows: Sequence[Row], decoder: BatchDecoder) -> None:
         """Fill the entries of new rows."""

@@ -20,7 +20,13 @@ class Slots:
     """Keys and values of every slot; 2 · L · R · K · (F + T) · D numbers in all."""
 
     def __init__(
-        self, stack: StackConfig, slots: int, frames: int, tokens: int, device: torch.device, dtype: torch.dtype
+        self,
+        stack: StackConfig,
+        slots: int,
+        frames: int,
+        tokens: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         def memory(length: int) -> Tensor:
             shape = (stack.layers, slots, stack.kv_heads, length, stack.head_dim)
@@ -74,7 +80,7 @@ class PrefillMemory:
 
 
 class StepMemory:
-    """The slots during one step: each row's new key goes to its own place, its attention reads up to the longest row."""
+    """The slots during one step: a row's new key goes to its own place, attention reads up to the longest row."""
 
     def __init__(self, slots: Slots, place: Tensor, longest_frames: int) -> None:
         self._slots = slots

@@ -76,7 +76,9 @@ class TensorFiles:
         if missing := sorted(shapes.keys() - self.places.keys()):
             raise CheckpointError(self.name, missing[0], f"missing{_and_others(missing)}")
         if unexpected := sorted(self.places.keys() - shapes.keys() - ignorable):
-            raise CheckpointError(str(self.places[unexpected[0]]), unexpected[0], f"unexpected{_and_others(unexpected)}")
+            raise CheckpointError(
+                str(self.places[unexpected[0]]), unexpected[0], f"unexpected{_and_others(unexpected)}"
+            )
         for file in sorted(set(self.places.values())):
             with _open(file, torch.device("cpu")) as tensors:
                 for key in tensors.keys():  # noqa: SIM118  # not a mapping
@@ -93,7 +95,7 @@ class TensorFiles:
         file = self.places[key]
         if file not in self._opened:
             self._opened[file] = _open(file, device)
-        tensor: Tensor = self._opened[file].get_tensor(key)
+        tensor: Tensor = self._opened[file].get_tensor(key)  # type: ignore[no-untyped-call]
         return tensor
 
 

@@ -109,7 +109,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.gelu(gate, approximate="tanh") * up)
+        out: Tensor = self.down(F.gelu(gate, approximate="tanh") * up)
+        return out
 
 
 class SelfAttention(nn.Module):
@@ -122,9 +123,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
         self.out = nn.Linear(config.heads * config.head_dim, config.hidden_size, bias=config.attention_bias)
 
-    def forward(
-        self, x: Tensor, rotation: Rotation, mask: Tensor | None, memory: SelfMemory, layer: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, memory: SelfMemory, layer: int) -> Tensor:
         rows, length, _ = x.shape
         heads, kv_heads = self.config.heads, self.config.kv_heads
         joined = self.qkv(x).view(rows, length, heads + 2 * kv_heads, -1).transpose(1, 2)
@@ -132,7 +131,8 @@ class SelfAttention(nn.Module):
         queries, keys = rotated[:, :heads], rotated[:, heads:]
         keys, values = memory.extend(layer, keys, joined[:, heads + kv_heads :])
         scale, softcap = self.config.attention_scale, self.config.softcap
-        return self.out(attend(queries, keys, values, mask, scale, softcap))
+        out: Tensor = self.out(attend(queries, keys, values, mask, scale, softcap))
+        return out
 
 
 class CrossAttention(nn.Module):
@@ -159,7 +159,9 @@ class CrossAttention(nn.Module):
         rows, length, _ = x.shape
         queries = self.query(x).view(rows, length, self.config.heads, -1).transpose(1, 2)
         queries = queries if rotation is None else rotate(queries, rotation)
-        return self.out(attend(queries, keys, values, mask, self.config.attention_scale, self.config.softcap))
+        scale, softcap = self.config.attention_scale, self.config.softcap
+        out: Tensor = self.out(attend(queries, keys, values, mask, scale, softcap))
+        return out
 
 
 class EncoderLayer(nn.Module):
@@ -176,7 +178,11 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
         heard = self.attention(self.before_attention(x), rotation, mask, NoMemory(), 0)
         x = x + self.after_attention(heard)
-        return x + self.after_mlp(self.mlp(self.before_mlp(x)))
+        return x + self._through_mlp(x)
+
+    def _through_mlp(self, x: Tensor) -> Tensor:
+        out: Tensor = self.after_mlp(self.mlp(self.before_mlp(x)))
+        return out
 
 
 class DecoderLayer(EncoderLayer):
@@ -199,12 +205,10 @@ class DecoderLayer(EncoderLayer):
         text_rotation: Rotation | None,
         text_mask: Tensor | None,
     ) -> Tensor:
-        x = x + self.after_attention(
-            self.attention(self.before_attention(x), rotation, mask, memory, layer)
-        )
+        x = x + self.after_attention(self.attention(self.before_attention(x), rotation, mask, memory, layer))
         keys, values = text.keys[layer], text.values[layer]
         x = x + self.after_cross(self.cross(self.before_cross(x), text_rotation, keys, values, text_mask))
-        return x + self.after_mlp(self.mlp(self.before_mlp(x)))
+        return x + self._through_mlp(x)
 
 
 class Encoder(nn.Module):
@@ -226,7 +230,8 @@ class Encoder(nn.Module):
         masks = self._masks(text_lengths, text_ids.shape[1], x.dtype)
         for layer, window in zip(self.layers, self.config.encoder.windows, strict=True):
             x = layer(x, rotation, masks[window])
-        return self.norm(x)
+        memory: Tensor = self.norm(x)
+        return memory
 
     def _masks(self, text_lengths: Tensor, tokens: int, dtype: torch.dtype) -> Masks:
         """The text is visible in both directions, its padding never, and a sliding layer sees a window of it."""
@@ -260,8 +265,13 @@ class Decoder(nn.Module):
         if self.config.progress_rope:
             positions = text_positions(self.config, text_lengths, memory.shape[1])
             rotation = rotation_at(positions, self.config.decoder)
-        pairs = [layer.cross.memorise(memory, rotation) for layer in self.layers]
-        return CrossMemory(torch.stack([k for k, _ in pairs]), torch.stack([v for _, v in pairs]))
+        keys, values = [], []
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            of_layer = layer.cross.memorise(memory, rotation)
+            keys.append(of_layer[0])
+            values.append(of_layer[1])
+        return CrossMemory(torch.stack(keys), torch.stack(values))
 
     def forward(
         self,
@@ -278,7 +288,8 @@ class Decoder(nn.Module):
         x = embed(self.embedding, codes)
         for index, (layer, window) in enumerate(zip(self.layers, self.config.decoder.windows, strict=True)):
             x = layer(x, rotation, masks[window], memory, index, text, text_rotation, text_mask)
-        return self.norm(x)
+        hidden: Tensor = self.norm(x)
+        return hidden
 
 
 class Network(nn.Module):
@@ -290,9 +301,7 @@ class Network(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         size = config.decoder.hidden_size
-        self.head = nn.Sequential(
-            nn.Linear(size, size), nn.GELU(), nn.Linear(size, config.code_vocab_size)
-        )
+        self.head = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, config.code_vocab_size))
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,39 @@
+# `make serve` and `make test` do all the set-up on a fresh machine; neither needs anything but Python and make.
+
+PYTHON ?= python3
+PORT ?= 8000
+HOST ?= 127.0.0.1
+MODEL ?= embedded
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: serve test check format clean
+
+serve: $(VENV)/installed
+	exec $(BIN)/python -m deployments --model $(MODEL) --host $(HOST) --port $(PORT)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -rs
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+# Stamps, so that set-up runs again only when what it reads has changed.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@

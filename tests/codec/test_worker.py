@@ -1,0 +1,55 @@
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from voice_core.codec.codec import Codec
+from voice_core.codec.worker import CodecWorker
+from voice_core.errors import SynthesisError
+
+
+class FakeCodec:
+    """Every code becomes one sample of its value; a code of 13 breaks the batch that it is in."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def decode_batch(self, items: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        self.batches.append(len(items))
+        if any(13 in item for item in items):
+            raise SynthesisError("unlucky")
+        return [np.array(item, dtype=np.float32) for item in items]
+
+
+def worker_of(codec: FakeCodec) -> CodecWorker:
+    return CodecWorker(cast(Codec, codec))
+
+
+def test_sounds_come_back_in_order() -> None:
+    worker = worker_of(FakeCodec())
+    futures = [worker.submit([[number], [number, number]]) for number in range(100, 120)]
+    for number, future in zip(range(100, 120), futures, strict=True):
+        assert [sound.tolist() for sound in future.result(10)] == [[number], [number, number]]
+    worker.close()
+    assert not worker.alive
+
+
+def test_one_bad_segment_does_not_cost_its_neighbours_their_sound() -> None:
+    worker = worker_of(FakeCodec())
+    futures = [worker.submit([[number]]) for number in range(10, 16)]
+    worker.close()
+    for number, future in zip(range(10, 16), futures, strict=True):
+        if number == 13:
+            with pytest.raises(SynthesisError, match="unlucky"):
+                future.result(10)
+        else:
+            assert future.result(10)[0].tolist() == [number]
+
+
+def test_closing_decodes_what_was_submitted_before() -> None:
+    worker = worker_of(FakeCodec())
+    future = worker.submit([[1]])
+    worker.close()
+    assert future.result(0)

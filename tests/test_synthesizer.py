@@ -1,0 +1,87 @@
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voice_core.embedded import DIRECTORY
+from voice_core.errors import CheckpointError, RequestError, SynthesisError
+from voice_core.speech import FinishReason, Sampling, Segment, VoicePrompt
+from voice_core.synthesizer import Synthesizer
+
+HELLO = Segment("hello there.", 0.9)
+
+
+@pytest.fixture(scope="module")
+def synthesizer() -> Iterator[Synthesizer]:
+    loaded = Synthesizer.load("embedded", device="cpu", max_rows=32)
+    yield loaded
+    loaded.close()
+
+
+def test_a_segment_comes_back_as_speech(synthesizer: Synthesizer) -> None:
+    ((speech,),) = synthesizer.speak([HELLO])
+    assert speech.sample_rate == 16000
+    assert speech.finish_reason is FinishReason.STOP
+    assert speech.seconds == pytest.approx(0.9, abs=0.3)
+    assert 0.05 < np.abs(speech.samples).max() <= 1.5
+
+
+def test_every_seed_gives_a_sample_and_the_same_seed_the_same_sound(synthesizer: Synthesizer) -> None:
+    (samples,) = synthesizer.speak([Segment("one and two", 1.0, seeds=(1, 2, 1))])
+    assert [speech.seed for speech in samples] == [1, 2, 1]
+    assert np.array_equal(samples[0].samples, samples[2].samples)
+    assert not np.array_equal(samples[0].samples, samples[1].samples)
+
+
+def test_neighbours_do_not_change_what_a_segment_says(synthesizer: Synthesizer) -> None:
+    prompt = VoicePrompt(codes=(5, 6, 7, 8), transcript="hm")
+    segments = [
+        HELLO,
+        Segment("what a fine day it is", 2.0, index=1, seeds=(3, 4)),
+        Segment("yes", 0.5, index=2, sampling=Sampling(0.0)),
+        Segment("and so on", 1.0, index=3, prompt=prompt),
+    ]
+    together = synthesizer.speak(segments)
+    for segment, speeches in zip(segments, together, strict=True):
+        (alone,) = synthesizer.speak([segment])
+        for ours, theirs in zip(alone, speeches, strict=True):
+            assert ours.finish_reason == theirs.finish_reason
+            # The codes are the same; the codec's masked batch equals its items to rounding.
+            np.testing.assert_allclose(ours.samples, theirs.samples, atol=1e-4)
+
+
+def test_segments_sent_together_are_one_pass(synthesizer: Synthesizer) -> None:
+    passes, rows = synthesizer.passes, synthesizer.rows_spoken
+    synthesizer.speak([Segment("word", 0.6, index=index) for index in range(16)])
+    assert (synthesizer.passes - passes, synthesizer.rows_spoken - rows) == (1, 16)
+
+
+def test_a_text_without_a_readable_letter_fails_alone(synthesizer: Synthesizer) -> None:
+    bad, good = synthesizer.submit([Segment("日本", 1.0), HELLO])
+    with pytest.raises(RequestError, match="input: '日本' holds nothing that this voice can read"):
+        bad.future.result(10)
+    assert good.future.result(10)
+
+
+def test_a_cancelled_segment_frees_its_rows(synthesizer: Synthesizer) -> None:
+    (ticket,) = synthesizer.submit([Segment("a rather long sentence to be said", 7.5, seeds=tuple(range(8)))])
+    ticket.cancel()
+    with pytest.raises(SynthesisError, match="called off"):
+        ticket.future.result(10)
+
+
+def test_an_unknown_checkpoint_is_named() -> None:
+    with pytest.raises(CheckpointError, match="/nowhere"):
+        Synthesizer.load("/nowhere")
+
+
+def test_a_codec_that_does_not_know_the_models_codes_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(DIRECTORY, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "codec" / "config.json"
+    codec = json.loads(file.read_text())
+    file.write_text(json.dumps(codec | {"code_map": codec["code_map"][:100]}))
+    with pytest.raises(CheckpointError, match="knows 100 codes, it speaks 512"):
+        Synthesizer.load(str(tmp_path), device="cpu")

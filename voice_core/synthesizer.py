@@ -1,0 +1,225 @@
+"""Puts the parts together: segments in, speech out. One thread decodes, another turns codes into sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from voice_core.codec.codec import Codec
+from voice_core.codec.worker import CodecWorker, Sounds
+from voice_core.decoding.decoder import BatchDecoder
+from voice_core.decoding.engine import Engine, RowHandle
+from voice_core.decoding.rows import Row, SpokenRow, prompt_row_codes, row_target_frames
+from voice_core.embedded import DIRECTORY as EMBEDDED_DIRECTORY
+from voice_core.errors import CheckpointError, RequestError, SynthesisError
+from voice_core.hub import checkpoint_directory
+from voice_core.model.checkpoint import load_network
+from voice_core.model.config import ModelConfig, read_config
+from voice_core.model.tokenizer import TextTokenizer, load_tokenizer
+from voice_core.speech import ModelFacts, Segment, Speech
+
+EMBEDDED = "embedded"  # the model's name for the voice in the package
+
+LONGEST_PROMPT_SECONDS = 30.0  # room in a slot for the voice prompt
+LONGEST_TEXT_TOKENS = 1024  # of a segment and its prompt's transcript; 70 s of fast English, letter by letter
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class SpeechTicket:
+    """A segment on its way: the speech of all its seeds, and the way to call it off."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.future: Future[list[Speech]] = Future()
+        self.future.set_running_or_notify_cancel()
+        self._handles: list[RowHandle] = []
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Free the decoder of the segment's rows; the future then raises SynthesisError."""
+        self.cancelled = True
+        for handle in self._handles:
+            handle.cancel()
+
+    def _follow(self, handles: list[RowHandle]) -> None:
+        self._handles = handles
+        if self.cancelled:  # between submit and here
+            self.cancel()
+
+
+class Synthesizer:
+    """A loaded model that speaks segments; thread-safe."""
+
+    def __init__(
+        self,
+        model_id: str,
+        decoder: BatchDecoder,
+        tokenizer: TextTokenizer,
+        codec: Codec,
+    ) -> None:
+        self._config = decoder.config
+        self._tokenizer = tokenizer
+        self._codec = CodecWorker(codec)
+        self.facts = ModelFacts(
+            model_id=model_id,
+            sample_rate=codec.sample_rate,
+            frames_per_second=self._config.frames_per_second,
+            longest_seconds=self._config.longest_seconds,
+            device=str(decoder.network.device),
+            max_rows=decoder.slots.slots,
+        )
+        self._engine = Engine(decoder)
+
+    @classmethod
+    def load(cls, model: str, *, device: str = "auto", precision: str = "auto", max_rows: int = 16) -> Synthesizer:
+        """Load a checkpoint (a directory, a hub id or "embedded") with its codec; raises CheckpointError."""
+        directory = model_directory(model)
+        config = read_config(directory)
+        place = chosen_device(device)
+        network = load_network(directory, config, device=place, dtype=_chosen_dtype(precision, place, config))
+        codec = Codec.load(checkpoint_directory(config.codec_name, relative_to=directory), place)
+        _check_codec(codec, config, directory)
+        decoder = BatchDecoder(
+            network, max_rows=max_rows, max_frames=slot_frames(config), max_tokens=LONGEST_TEXT_TOKENS
+        )
+        return cls(model, decoder, load_tokenizer(directory, config), codec)
+
+    @property
+    def passes(self) -> int:
+        """How often the decoder took new rows in while it was idle."""
+        return self._engine.passes
+
+    @property
+    def rows_spoken(self) -> int:
+        return self._engine.rows_spoken
+
+    @property
+    def alive(self) -> bool:
+        return self._engine.alive and self._codec.alive
+
+    def submit(self, segments: Sequence[Segment]) -> list[SpeechTicket]:
+        """Take segments in together and return at once; a segment that can't be spoken fails alone, by its future."""
+        tickets = [SpeechTicket(segment) for segment in segments]
+        rows: list[tuple[SpeechTicket, list[Row]]] = []
+        for ticket in tickets:
+            try:
+                rows.append((ticket, self._rows(ticket.segment)))
+            except RequestError as error:
+                ticket.future.set_exception(error)
+        handles = iter(self._engine.submit([row for _, of_ticket in rows for row in of_ticket]))
+        for ticket, of_ticket in rows:
+            mine = [next(handles) for _ in of_ticket]
+            ticket._follow(mine)
+            _when_all_done(mine, partial(self._sound_out, ticket, mine))
+        return tickets
+
+    def speak(self, segments: Sequence[Segment]) -> list[list[Speech]]:
+        """Speak segments and wait for them; raises the first error."""
+        return [ticket.future.result() for ticket in self.submit(segments)]
+
+    def close(self) -> None:
+        """Stop both threads; what is still being spoken fails with SynthesisError."""
+        self._engine.close()
+        self._codec.close()
+
+    def _rows(self, segment: Segment) -> list[Row]:
+        """Return one row for every seed of the segment."""
+        prompt, transcript = segment.prompt, ""
+        codes: tuple[int, ...] = ()
+        if prompt is not None:
+            codes, transcript = prompt_row_codes(prompt.codes, self._config), prompt.transcript
+        if not self._tokenizer.encode(segment.text.strip()):
+            raise RequestError("input", f"{segment.text[:40]!r} holds nothing that this voice can read")
+        text_ids = self._tokenizer.row_ids(segment.text, transcript)
+        target = row_target_frames(len(codes), segment.seconds, self._config)
+        return [Row(text_ids, target, codes, seed, segment.index, segment.sampling) for seed in segment.seeds]
+
+    def _sound_out(self, ticket: SpeechTicket, handles: Sequence[RowHandle]) -> None:
+        """Send a segment's finished rows to the codec; one row that failed fails the segment."""
+        errors = [error for handle in handles if (error := handle.future.exception()) is not None]
+        if errors or ticket.cancelled:
+            ticket.future.set_exception(errors[0] if errors else SynthesisError("the segment was called off"))
+            return
+        rows = [handle.future.result() for handle in handles]
+        sounds = self._codec.submit([row.codes for row in rows])
+        sounds.add_done_callback(partial(self._deliver, ticket, rows))
+
+    def _deliver(self, ticket: SpeechTicket, rows: Sequence[SpokenRow], sounds: Future[Sounds]) -> None:
+        if (error := sounds.exception()) is not None:
+            ticket.future.set_exception(error)
+            return
+        segment = ticket.segment
+        ticket.future.set_result(
+            [
+                Speech(
+                    samples=samples,
+                    sample_rate=self.facts.sample_rate,
+                    seed=seed,
+                    finish_reason=row.finish_reason,
+                    asked_seconds=segment.seconds,
+                    dropped_codes=row.dropped_codes,
+                )
+                for samples, seed, row in zip(sounds.result(), segment.seeds, rows, strict=True)
+            ]
+        )
+
+
+def _when_all_done(handles: Sequence[RowHandle], act: Callable[[], None]) -> None:
+    """Call `act` once, in the decoder's thread, when the last of the rows is done."""
+    missing = count(len(handles) - 1, -1)  # next() on it is atomic
+
+    def one_done(_: Future[SpokenRow]) -> None:
+        if next(missing) == 0:
+            act()
+
+    for handle in handles:
+        handle.future.add_done_callback(one_done)
+
+
+def model_directory(model: str) -> Path:
+    """Return where the checkpoint lies that a setting names."""
+    return EMBEDDED_DIRECTORY if model == EMBEDDED else checkpoint_directory(model)
+
+
+def chosen_device(device: str) -> torch.device:
+    """Return the device that a setting asks for; auto takes the fastest there is."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def slot_frames(config: ModelConfig) -> int:
+    """Return how many decoder positions the longest row needs: start code, prompt, separator, speech, overrun."""
+    speech = config.frames_per_second * (LONGEST_PROMPT_SECONDS + config.longest_seconds)
+    return int(speech) + config.extra_frames + 4
+
+
+def _chosen_dtype(precision: str, device: torch.device, config: ModelConfig) -> torch.dtype:
+    if precision == "auto":
+        # bf16 weights stay bf16 on a GPU; a CPU computes float32 many times faster than bf16.
+        half = device.type == "cuda" and config.weights_dtype == "bfloat16"
+        return torch.bfloat16 if half else torch.float32
+    if precision not in DTYPES:
+        raise ValueError(f"precision {precision!r} is not one of auto, {', '.join(DTYPES)}")
+    return DTYPES[precision]
+
+
+def _check_codec(codec: Codec, config: ModelConfig, directory: Path) -> None:
+    file = str(directory / "config.json")
+    if codec.codebook_size < config.audio_vocab_size:
+        reason = (
+            f"its codec {config.codec_name!r} knows {codec.codebook_size} codes, it speaks {config.audio_vocab_size}"
+        )
+        raise CheckpointError(file, "xcodec2_model_name", reason)
+    if codec.frames_per_second != config.frames_per_second:
+        rates = f"{codec.frames_per_second} frames a second, the model {config.frames_per_second:g}"
+        reason = f"its codec {config.codec_name!r} has {rates}"
+        raise CheckpointError(file, "encodec_sr", reason)
