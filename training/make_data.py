@@ -1,7 +1,7 @@
 """Command: lets the teacher speak, and keeps what it said as sound or, given a codec, as codes.
 
-    python training/make_data.py --hours 3 --out DIRECTORY                    # sound, for codec and recogniser
-    python training/make_data.py --hours 60 --out DIRECTORY --codec DIRECTORY # codes, for the speaker
+python training/make_data.py --hours 3 --out DIRECTORY                    # sound, for codec and recogniser
+python training/make_data.py --hours 60 --out DIRECTORY --codec DIRECTORY # codes, for the speaker
 """
 
 from __future__ import annotations

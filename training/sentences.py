@@ -70,7 +70,7 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
     "indefinite": ("some {noun}", "no {noun}", "every {noun}", "another {noun}", "one {adjective} {noun}", "{owner} {adjective} {noun}"),
     "place": tuple(
         f"{word} {{definite}}"
-        for word in "in on under near behind with without after before from across between about against for".split()
+        for word in ["in", "on", "under", "near", "behind", "with", "without", "after", "before", "from", "across", "between", "about", "against", "for"]
     ),
     "opening": (
         "however", "of course", "in the end", "last night", "after all", "for example", "as usual", "to my surprise",
@@ -227,7 +227,10 @@ class Filler:
         return self._with_ending(self._random.randrange(1, 130))
 
     def time(self) -> str:
-        hour, minute = self._random.randrange(1, 13), self._random.choice((0, 15, 30, 45, self._random.randrange(60)))
+        hour, minute = (
+            self._random.randrange(1, 13),
+            self._random.choice((0, 15, 30, 45, self._random.randrange(60))),
+        )
         return f"{hour}:{minute:02}{self._random.choice(('', ' am', ' pm'))}"
 
     def telephone(self) -> str:

@@ -1,0 +1,135 @@
+"""What every training command shares: a schedule by steps, a log, and a state that survives a stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+WARMUP_STEPS = 100
+LOWEST_RATE = 0.02  # of the highest learning rate, at the last step
+CLIP_NORM = 1.0
+LOG_EVERY_STEPS = 50
+SAVE_EVERY_STEPS = 500
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning rate that rises for a moment and then falls along half a cosine; steps count, not seconds."""
+
+    steps: int
+    highest_rate: float
+
+    def rate(self, step: int) -> float:
+        rising = min(1.0, (step + 1) / min(WARMUP_STEPS, self.steps))
+        falling = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.highest_rate * rising * max(falling, LOWEST_RATE)
+
+
+class Run:
+    """The modules of a training and how far it is; `steps` makes one optimiser step of every loss it is told."""
+
+    def __init__(
+        self,
+        modules: nn.Module,
+        schedule: Schedule,
+        state_file: Path,
+        *,
+        weight_decay: float,
+        betas: tuple[float, float],
+    ) -> None:
+        self._modules = modules
+        self._schedule = schedule
+        self._state_file = state_file
+        self._optimiser = torch.optim.AdamW(
+            _decay_matrices_only(modules, weight_decay), lr=schedule.highest_rate, betas=betas, fused=True
+        )
+        self._averages: dict[str, float] = {}
+        self._cpu_seconds_before = 0.0
+        self.step = 0
+        if state_file.exists():
+            self._load()
+
+    @property
+    def progress(self) -> float:
+        return self.step / self._schedule.steps
+
+    @property
+    def cpu_minutes(self) -> float:
+        """Core-minutes of all the processes that this run took."""
+        return (self._cpu_seconds_before + time.process_time()) / 60
+
+    def steps(self) -> Iterator[int]:
+        """Yield the number of each step still to be made; saves now and then and at the end."""
+        while self.step < self._schedule.steps:
+            yield self.step
+            self.step += 1
+            if self.step % LOG_EVERY_STEPS == 0:
+                self._log()
+            if self.step % SAVE_EVERY_STEPS == 0:
+                self.save()
+        self.save()
+
+    def learn(self, loss: Tensor, **shown: float) -> None:
+        """Take one step down the loss; `shown` are figures for the log, averaged over the last steps."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._schedule.rate(self.step)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._modules.parameters(), CLIP_NORM)
+        self._optimiser.step()
+        for name, value in {"loss": loss.item(), **shown}.items():
+            self._averages[name] = 0.98 * self._averages.get(name, value) + 0.02 * value
+
+    def save(self) -> None:
+        """Write the state; the file is replaced as a whole, so that a stop in mid-write loses nothing."""
+        state = {
+            "modules": self._modules.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "averages": self._averages,
+            "step": self.step,
+            "cpu_seconds": self.cpu_minutes * 60,
+        }
+        unfinished = self._state_file.with_suffix(".part")
+        torch.save(state, unfinished)
+        unfinished.replace(self._state_file)
+
+    def _load(self) -> None:
+        state = torch.load(self._state_file, weights_only=True)
+        self._modules.load_state_dict(state["modules"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._averages, self.step = state["averages"], state["step"]
+        self._cpu_seconds_before = state["cpu_seconds"]
+        print(f"resumed at step {self.step}", flush=True)
+
+    def _log(self) -> None:
+        figures = " ".join(f"{name} {value:.3f}" for name, value in self._averages.items())
+        print(
+            f"step {self.step}/{self._schedule.steps} {figures} core-minutes {self.cpu_minutes:.1f}",
+            flush=True,
+        )
+
+
+def command_line(description: str) -> ArgumentParser:
+    """Return a parser with the options that all training commands have."""
+    parser = ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, required=True, help="directory of the result and of the run's state")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a toy run of seconds, to prove that the program works")
+    return parser
+
+
+def _decay_matrices_only(modules: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Gains, biases and embeddings aren't pulled towards zero."""
+    embeddings = {id(module.weight) for module in modules.modules() if isinstance(module, nn.Embedding)}
+    decayed, free = [], []
+    for parameter in modules.parameters():
+        (decayed if parameter.ndim >= 2 and id(parameter) not in embeddings else free).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

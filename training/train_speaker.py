@@ -1,0 +1,127 @@
+"""Command: trains the speaker, text to codes, and writes it as a checkpoint that the product loads.
+
+    python training/train_speaker.py --data SHARDS --codec DIRECTORY --out DIRECTORY --steps 60000
+
+A stopped run goes on where it was last saved. `--start` takes the weights of an earlier voice; its encoder may have
+fewer layers, the new ones begin as layers that change nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
+
+from training.corpus import read_corpus
+from training.runs import Run, Schedule, command_line
+from training.speaker import (
+    READING_WEIGHT,
+    Lesson,
+    Speaker,
+    batches,
+    collate,
+    disturbed,
+    lessons_of,
+    losses,
+    phonemes_of,
+)
+from training.voice_files import QUICK_SIZE, VoiceSize, write_voice_files
+from voice_core.model.checkpoint import load_network, save_network
+from voice_core.model.config import ModelConfig, read_config
+from voice_core.model.network import Network
+from voice_core.model.tokenizer import load_tokenizer
+
+HIGHEST_RATE = 1.5e-3
+WEIGHT_DECAY = 0.02
+BETAS = (0.9, 0.98)
+HELD_OUT = 160  # the first utterances of the data, never learned from
+HELD_OUT_BATCH = 16
+VALIDATE_EVERY_STEPS = 1000
+QUICK_STEPS = 20
+
+
+def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(1)  # two threads on shared cores are slower than one
+    torch.manual_seed(arguments.seed)
+    size = QUICK_SIZE if arguments.quick else replace(VoiceSize(), encoder_layers=arguments.encoder_layers)
+    write_voice_files(arguments.out, size)
+    shutil.copytree(arguments.codec, arguments.out / "codec", dirs_exist_ok=True)
+    config = read_config(arguments.out)
+
+    corpus = read_corpus(arguments.data)
+    lessons = lessons_of(corpus, load_tokenizer(arguments.out, config), phonemes_of(corpus))
+    speaker = Speaker(new_network(config, arguments.start), phonemes_of(corpus)).to(arguments.device)
+    steps = QUICK_STEPS if arguments.quick else arguments.steps
+    run = Run(
+        speaker,
+        Schedule(steps, arguments.rate),
+        arguments.out / "speaker.state",
+        weight_decay=WEIGHT_DECAY,
+        betas=BETAS,
+    )
+    held_out, learned = lessons[:HELD_OUT], lessons[HELD_OUT:]
+    # Seeded by the step, so that a resumed run meets other batches than it met before.
+    generator = torch.Generator().manual_seed(arguments.seed + run.step)
+    stream = batches(learned, config, generator)
+    device = torch.device(arguments.device)
+    for step in run.steps():
+        batch, totals = disturbed(next(stream), config, generator)
+        speaking, reading, accuracy = losses(speaker, batch.to(device), totals.to(device))
+        figures = {"speaking": speaking.item(), "reading": reading.item(), "accuracy": accuracy}
+        run.learn(speaking + READING_WEIGHT * reading, **figures)
+        if (step + 1) % VALIDATE_EVERY_STEPS == 0:
+            validate(speaker, [held_out[i : i + HELD_OUT_BATCH] for i in range(0, HELD_OUT, HELD_OUT_BATCH)], device)
+            save_network(speaker.network, arguments.out, torch.float16)
+    save_network(speaker.network, arguments.out, torch.float16)
+
+
+def new_network(config: ModelConfig, start: Path | None) -> Network:
+    """Return a network with random weights, or with those of the voice in `start`."""
+    network = Network(config)
+    for embedding in (network.encoder.embedding, network.decoder.embedding):
+        nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)  # it is scaled by √H where it is read
+    if start is not None:
+        earlier_config = read_config(start)
+        earlier = load_network(start, earlier_config, device=torch.device("cpu"), dtype=torch.float32)
+        network.load_state_dict(network.state_dict() | earlier.state_dict())
+        for layer in network.encoder.layers[earlier_config.encoder.layers :]:
+            nn.init.zeros_(layer.after_attention.gain)
+            nn.init.zeros_(layer.after_mlp.gain)
+    return network
+
+
+@torch.no_grad()
+def validate(speaker: Speaker, groups: Sequence[Sequence[Lesson]], device: torch.device) -> None:
+    """Print the losses on lessons that nothing is learned from."""
+    config = speaker.network.config
+    results = []
+    for group in groups:
+        batch = collate(group, config).to(device)
+        speaking, reading, accuracy = losses(speaker, batch, batch.lengths.float())
+        results.append((speaking.item(), reading.item(), accuracy))
+    speaking, reading, accuracy = torch.tensor(results).mean(0).tolist()
+    print(f"held out: speaking {speaking:.3f} reading {reading:.3f} accuracy {accuracy:.3f}", flush=True)
+
+
+def _arguments() -> Namespace:
+    parser = command_line(__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="shards of codes from training/make_data.py")
+    parser.add_argument("--codec", type=Path, required=True, help="the codec that made the codes")
+    parser.add_argument("--steps", type=int, default=60_000)
+    parser.add_argument("--rate", type=float, default=HIGHEST_RATE, help="the highest learning rate")
+    parser.add_argument("--encoder-layers", type=int, default=VoiceSize.encoder_layers)
+    parser.add_argument("--start", type=Path, help="an earlier voice to go on from")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
