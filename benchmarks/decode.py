@@ -1,0 +1,185 @@
+"""What a decode step costs: python benchmarks/decode.py [--quick] [--device cuda] [--size full] [--threads 1]
+
+For every size and batch B: rows of equal length (step time, frames/s) and rows of mixed length, 50 to 450 frames
+(frames/s, and the share of computed rows that became speech; a batch that keeps every row until its longest one ends
+would reach only the share in the column "rectangle"). The floor is the time to read once what a step must read, the
+decoder's and head's weights and the filled keys and values, at the copy bandwidth measured in the same run.
+
+Needs torch, numpy and safetensors only, so it runs from a plain checkout on a GPU machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.reporting import report, table
+from benchmarks.sizes import SIZES, random_network
+from voice_core.decoding.decoder import BatchDecoder
+from voice_core.decoding.rows import Row
+from voice_core.model.network import Network
+
+TARGET_FRAMES = 250
+TEXT_TOKENS = 60  # about what 250 frames of speech hold
+MIXED_FRAMES = (50, 450)
+BATCHES = {"cpu": [1, 4, 8, 16, 32], "cuda": [1, 2, 4, 8, 16, 32, 64, 128]}
+QUICK_BATCHES = [1, 8]
+COLUMNS = [
+    "size",
+    "B",
+    "prompt",
+    "step ms",
+    "floor ms",
+    "floor ratio",
+    "frames/s",
+    "mixed frames/s",
+    "useful",
+    "rectangle",
+]
+
+
+class Mixed(NamedTuple):
+    """A pass over rows of mixed length."""
+
+    frames_per_s: float
+    useful_row_share: float
+    rectangle_share: float
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    bandwidth = copy_bandwidth(device)
+    rows, summary = [], {"device": options.device, "copy_gb_per_s": round(bandwidth / 1e9, 2)}
+    for size in options.size:
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        network = random_network(size, device, dtype)
+        summary[size] = {}
+        for batch in options.batch or (QUICK_BATCHES if options.quick else BATCHES[device.type]):
+            for prompt_frames in (0,) if options.quick or device.type == "cpu" else (0, 150):
+                measured = measure(network, batch, prompt_frames, bandwidth, options.quick)
+                rows.append([size, batch, prompt_frames, *measured.values()])
+                if prompt_frames == 0:
+                    summary[size][str(batch)] = {key: round(value, 4) for key, value in measured.items()}
+    name = f"decode_{device.type}" + ("" if options.size == ["toy", "mid"] else "_" + "_".join(options.size))
+    report(name, "Decode steps", table(COLUMNS, rows), summary, keep=not options.quick)
+
+
+def measure(network: Network, batch: int, prompt_frames: int, bandwidth: float, quick: bool) -> dict[str, float]:
+    step_s = step_seconds(network, batch, prompt_frames, steps=8 if quick else 60)
+    floor_s = floor_bytes(network, batch, 1 + prompt_frames + TARGET_FRAMES // 2) / bandwidth
+    mixed = mixed_pass(network, batch, scale=0.04 if quick else 1.0 if network.device.type == "cuda" else 0.3)
+    return {
+        "step_ms": step_s * 1e3,
+        "floor_ms": floor_s * 1e3,
+        "floor_ratio": step_s / floor_s,
+        "frames_per_s": batch / step_s,
+        "mixed_frames_per_s": mixed.frames_per_s,
+        "useful_row_share": mixed.useful_row_share,
+        "rectangle_share": mixed.rectangle_share,
+    }
+
+
+def step_seconds(network: Network, batch: int, prompt_frames: int, steps: int) -> float:
+    """Return the median time of steps around the middle of rows of TARGET_FRAMES."""
+    decoder = _decoder(network, batch, prompt_frames + TARGET_FRAMES)
+    decoder.admit(_rows([TARGET_FRAMES] * batch, prompt_frames))
+    for _ in range(4 if steps < 20 else TARGET_FRAMES // 2 - steps // 2):
+        decoder.step()
+    times = []
+    for _ in range(steps):
+        start = _now(network)
+        decoder.step()
+        times.append(_now(network) - start)
+    return statistics.median(times)
+
+
+def mixed_pass(network: Network, batch: int, scale: float) -> Mixed:
+    """Speak rows of mixed length in one pass; `scale` shortens all of them alike, for slow devices."""
+    lengths = [max(3, round(scale * frames)) for frames in mixed_lengths(batch)]
+    decoder = _decoder(network, batch, max(lengths))
+    start = _now(network)
+    spoken = decoder.speak(_rows(lengths, 0))
+    seconds = _now(network) - start
+    frames = sum(len(row.ids) for row in spoken)
+    return Mixed(frames / seconds, frames / decoder.row_steps, frames / (batch * (max(lengths) + 1)))
+
+
+def mixed_lengths(count: int) -> list[int]:
+    """Return row lengths spread evenly over MIXED_FRAMES, in a fixed random order; both ends are among them."""
+    low, high = MIXED_FRAMES
+    lengths = [round(low + (high - low) * index / max(1, count - 1)) for index in range(count)]
+    random.Random(0).shuffle(lengths)
+    return lengths if count > 1 else [(low + high) // 2]
+
+
+def floor_bytes(network: Network, batch: int, filled_frames: int) -> int:
+    """Return what a step has to read: weights of decoder and head once, filled keys and values of every row."""
+    weights = sum(w.nbytes for part in (network.decoder.layers, network.head) for w in part.parameters())
+    # Keys and values of cross-attention are made once per text; a step does not read their weights.
+    weights -= sum(w.nbytes for name, w in network.decoder.named_parameters() if "cross.key_value" in name)
+    stack = network.config.decoder
+    element = torch.empty((), dtype=network.dtype).element_size()
+    memory = 2 * stack.layers * stack.kv_heads * stack.head_dim * (filled_frames + TEXT_TOKENS) * element
+    return weights + batch * memory
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Return bytes a second of a large copy, read and written counted."""
+    source = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(8):
+        _synchronise(device)
+        start = time.perf_counter()
+        target.copy_(source)
+        _synchronise(device)
+        times.append(time.perf_counter() - start)
+    return 2 * source.nbytes / statistics.median(times)
+
+
+def _decoder(network: Network, batch: int, frames: int) -> BatchDecoder:
+    return BatchDecoder(network, max_rows=batch, max_frames=frames + 8, max_tokens=TEXT_TOKENS)
+
+
+def _rows(lengths: list[int], prompt_frames: int) -> list[Row]:
+    """Return rows that end exactly at their length: the random network never ends by itself."""
+    prompt = tuple(range(prompt_frames))
+    text = tuple(2 + index % 50 for index in range(TEXT_TOKENS - 1))
+    return [
+        Row((*text, index % 50), prompt_frames + frames, prompt, seed=index) for index, frames in enumerate(lengths)
+    ]
+
+
+def _now(network: Network) -> float:
+    _synchronise(network.device)
+    return time.perf_counter()
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--size", nargs="+", default=["toy", "mid"], choices=list(SIZES))
+    parser.add_argument("--batch", nargs="+", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="a minute at most, and no results file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
