@@ -125,11 +125,13 @@ def mixed_lengths(count: int) -> list[int]:
 
 def floor_bytes(network: Network, batch: int, filled_frames: int) -> int:
     """Return what a step has to read: weights of decoder and head once, filled keys and values of every row."""
-    weights = sum(w.nbytes for part in (network.decoder.layers, network.head) for w in part.parameters())
-    # Keys and values of cross-attention are made once per text; a step does not read their weights.
-    weights -= sum(w.nbytes for name, w in network.decoder.named_parameters() if "cross.key_value" in name)
-    stack = network.config.decoder
-    element = torch.empty((), dtype=network.dtype).element_size()
+    stack, element = network.config.decoder, network.dtype.itemsize
+    queries, keys = stack.heads * stack.head_dim, stack.kv_heads * stack.head_dim
+    # Cross-attention's keys and values are made once per text; a step does not read their weights.
+    attention = stack.hidden_size * (2 * queries + 2 * keys) + stack.hidden_size * 2 * queries
+    layer = attention + 3 * stack.hidden_size * stack.intermediate_size
+    head = stack.hidden_size * (stack.hidden_size + network.config.code_vocab_size)
+    weights = (stack.layers * layer + head) * element
     memory = 2 * stack.layers * stack.kv_heads * stack.head_dim * (filled_frames + TEXT_TOKENS) * element
     return weights + batch * memory
 

@@ -9,6 +9,7 @@ import torch
 
 from voice_core.model.config import ModelConfig, parse_config
 from voice_core.model.network import Network
+from voice_core.model.packing import pack_linears
 
 END_NEVER = -1e9  # the end code's bias: a row then ends exactly at its target, so work is known beforehand
 
@@ -56,7 +57,7 @@ def config_of(size: Size) -> ModelConfig:
 
 
 def random_network(size: str, device: torch.device, dtype: torch.dtype) -> Network:
-    """Return a network of the size on the device; no host copy of its weights is made."""
+    """Return a network of the size on the device, prepared as the product prepares it."""
     torch.manual_seed(0)
     with torch.device("meta"):
         network = Network(config_of(SIZES[size]))
@@ -71,4 +72,5 @@ def random_network(size: str, device: torch.device, dtype: torch.dtype) -> Netwo
         else:
             weight.normal_(0.0, weight.shape[-1] ** -0.5)
     network.head[2].bias[network.config.end_code] = END_NEVER
+    pack_linears(network)
     return network

@@ -20,6 +20,7 @@ from voice_core.errors import CheckpointError, RequestError, SynthesisError
 from voice_core.hub import checkpoint_directory
 from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
+from voice_core.model.packing import pack_linears
 from voice_core.model.tokenizer import TextTokenizer, load_tokenizer
 from voice_core.speech import ModelFacts, Segment, Speech
 
@@ -83,6 +84,7 @@ class Synthesizer:
         config = read_config(directory)
         place = chosen_device(device)
         network = load_network(directory, config, device=place, dtype=_chosen_dtype(precision, place, config))
+        pack_linears(network)
         codec = Codec.load(checkpoint_directory(config.codec_name, relative_to=directory), place)
         _check_codec(codec, config, directory)
         decoder = BatchDecoder(

@@ -15,6 +15,7 @@ from voice_core.errors import RequestError
 from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
 from voice_core.model.network import Network
+from voice_core.model.packing import pack_linears
 from voice_core.speech import FinishReason, Sampling
 
 CPU = torch.device("cpu")
@@ -44,7 +45,9 @@ def network_of(case: dict[str, Any], fixtures: Path) -> Network:
         model = fixtures / "model"
         config = read_config(model / "variants" / case["variant"])
         weights = model / "ckpt" / case["weights_from"]
-        _networks[case["variant"]] = load_network(weights, config, device=CPU, dtype=torch.float32)
+        network = load_network(weights, config, device=CPU, dtype=torch.float32)
+        pack_linears(network)  # as it is served
+        _networks[case["variant"]] = network
     return _networks[case["variant"]]
 
 

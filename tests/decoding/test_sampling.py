@@ -66,14 +66,14 @@ def test_a_draw_does_not_depend_on_how_many_candidates_were_sorted() -> None:
     logits = torch.randn(64, 500, generator=torch.manual_seed(2)) * 2
     options = Options.of([Sampling(0.9, 12, 0.95)] * 64, 500, CPU)
     noise = torch.rand(64, generator=torch.manual_seed(3), dtype=torch.float64)
-    assert torch.equal(draw(logits, options, noise, 28), draw(logits, options, noise, 500))
+    assert torch.equal(draw(logits, options, noise, 28).ids, draw(logits, options, noise, 500).ids)
 
 
 def test_draws_follow_the_probabilities() -> None:
     logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log().expand(10_000, 4)
     options = Options.of([Sampling(1.0, 0, 1.0)] * 10_000, 4, CPU)
     noise = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
-    counts = draw(logits, options, noise, 4).bincount(minlength=4)
+    counts = draw(logits, options, noise, 4).ids.bincount(minlength=4)
     assert counts.tolist() == pytest.approx([5000, 2500, 1250, 1250], abs=1)
 
 
@@ -81,10 +81,10 @@ def test_greedy_rows_ignore_the_noise_beside_rows_that_draw() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.9], [0.0, 3.0, 2.9]])
     options = Options.of([Sampling(0.0), Sampling(1.0, 0, 1.0)], 3, CPU)
     noise = torch.tensor([0.999, 0.999], dtype=torch.float64)
-    assert draw(logits, options, noise, 3).tolist() == [1, 2]
+    assert draw(logits, options, noise, 3).ids.tolist() == [1, 2]
 
 
 def test_equal_logits_give_a_greedy_row_the_lowest_id() -> None:
     logits = torch.ones(1, 5)
     options = Options.of([Sampling(top_k=1)], 5, CPU)
-    assert draw(logits, options, torch.zeros(1, dtype=torch.float64), 1).tolist() == [0]
+    assert draw(logits, options, torch.zeros(1, dtype=torch.float64), 1).ids.tolist() == [0]

@@ -197,8 +197,8 @@ class BatchDecoder:
         candidates = max(row.candidates for row in live)
         drawn = draw(logits, state.options.rows(rows), uniform(state.keys[rows], state.steps[rows]), candidates)
         # The row also ends where the end code is the likeliest, whatever was drawn.
-        stops = (drawn == end_code) | (logits.argmax(1) == end_code)
-        state.record(rows, drawn, stops)
+        stops = (drawn.ids == end_code) | (drawn.best == end_code)
+        state.record(rows, drawn.ids, stops)
         for row in live:
             row.steps += 1
         self.row_steps += len(live)

@@ -91,21 +91,25 @@ def filtered(logits: Tensor, options: Options, count: int) -> Candidates:
     return candidates._replace(kept=kept)
 
 
-def draw(logits: Tensor, options: Options, noise: Tensor, count: int) -> Tensor:
-    """Return one id a row, [B], of float32 logits [B, V]; `noise` [B] in [0, 1) decides, `count` bounds the candidates.
+class Drawn(NamedTuple):
+    """One id a row."""
 
-    Greedy rows get their best id, the lowest of equal ones.
-    """
-    best = logits.argmax(1)
+    ids: Tensor  # [B] what was drawn; for greedy rows the best
+    best: Tensor  # [B] the likeliest, the lowest of equal ones
+
+
+def draw(logits: Tensor, options: Options, noise: Tensor, count: int) -> Drawn:
+    """Draw from float32 logits [B, V]; `noise` [B] in [0, 1) decides, `count` bounds the candidates of every row."""
     if count == 1:
-        return best
+        best = logits.argmax(1)
+        return Drawn(best, best)
     ids, scaled, kept = filtered(logits, options, count)
-    order = ids.argsort(1)
+    best = ids[:, 0]
+    ids, order = ids.sort(1)
     mass = ((scaled.double() - scaled[:, :1].double()).exp() * kept).gather(1, order)
     sums = mass.cumsum(1)
-    place = (sums > noise[:, None] * sums[:, -1:]).long().argmax(1, keepdim=True)
-    drawn = ids.gather(1, order).gather(1, place)[:, 0]
-    return torch.where(options.greedy, best, drawn)
+    place = (sums <= noise[:, None] * sums[:, -1:]).sum(1, keepdim=True)
+    return Drawn(torch.where(options.greedy, best, ids.gather(1, place)[:, 0]), best)
 
 
 def _best(logits: Tensor, options: Options, count: int) -> Candidates:
