@@ -50,7 +50,10 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
         "{name} {predicate}.",
         "{pronoun} {auxiliary} {infinitive}.",
     ),
-    "subject": ("{definite}", "{definite}", "{pronoun}", "{name}", "{indefinite}", "{owner} {noun}", "{definite} {place}"),
+    "subject": (
+        "{definite}", "{definite}", "{pronoun}", "{name}", "{indefinite}", "{owner} {noun}",
+        "{definite} {place}",
+    ),
     "predicate": (
         "{present} {definite}",
         "{past} {definite}",
@@ -66,18 +69,28 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
         "{present} to {infinitive}",
     ),
     "infinitive": ("{verb} {definite}", "{verb} {indefinite}", "{verb} {person}", "{verb} {place}", "{verb} {adverb}"),
-    "definite": ("the {noun}", "the {adjective} {noun}", "this {noun}", "that {noun}", "the {noun} of the {noun}", "{owner} {noun}"),
-    "indefinite": ("some {noun}", "no {noun}", "every {noun}", "another {noun}", "one {adjective} {noun}", "{owner} {adjective} {noun}"),
-    "place": tuple(
-        f"{word} {{definite}}"
-        for word in ["in", "on", "under", "near", "behind", "with", "without", "after", "before", "from", "across", "between", "about", "against", "for"]
+    "definite": (
+        "the {noun}", "the {adjective} {noun}", "this {noun}", "that {noun}", "the {noun} of the {noun}",
+        "{owner} {noun}",
+    ),
+    "indefinite": (
+        "some {noun}", "no {noun}", "every {noun}", "another {noun}", "one {adjective} {noun}",
+        "{owner} {adjective} {noun}",
+    ),
+    "place": ("{preposition} {definite}",),
+    "preposition": (
+        "in", "on", "under", "near", "behind", "with", "without", "after", "before", "from", "across", "between",
+        "about", "against", "for",
     ),
     "opening": (
         "however", "of course", "in the end", "last night", "after all", "for example", "as usual", "to my surprise",
         "once again", "in fact", "next week", "these days", "sooner or later", "{adverb}", "on {weekday}",
     ),
     "asking": ("can", "could", "will", "would", "did", "should", "may", "must", "shall", "does"),
-    "wh_asking": ("why does", "when will", "how can", "where did", "what makes", "how often would", "who lets", "which way should"),
+    "wh_asking": (
+        "why does", "when will", "how can", "where did", "what makes", "how often would", "who lets",
+        "which way should",
+    ),
     "auxiliary": (
         "can", "could", "will", "would", "should", "must", "may", "might", "did", "can't", "won't", "couldn't",
         "didn't", "doesn't", "shouldn't", "wouldn't",

@@ -1,6 +1,6 @@
 """Command: trains the judge on the teacher's speech, plain and through the codec.
 
-    python training/train_recogniser.py --data SOUND_SHARDS --codec DIRECTORY --out DIRECTORY
+python training/train_recogniser.py --data SOUND_SHARDS --codec DIRECTORY --out DIRECTORY
 """
 
 from __future__ import annotations

@@ -1,0 +1,175 @@
+"""Command: makes the voice's codec: a k-means codebook over mel frames, and the product's decoder trained to invert it.
+
+    python training/train_codec.py --data SOUND_SHARDS --out DIRECTORY
+
+For the speaker it matters more that codes are easy to foretell than that they are faithful; k-means of mel frames gives
+such codes (two nats given the one before; a trained encoder with scalar quantization took more than three).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
+
+from training.corpus import Utterance, read_corpus
+from training.features import CodeBook, LogMel, fit_codebook, mel_bank, stacked_mel
+from training.runs import Run, Schedule, command_line
+from training.teacher import FRAME_SAMPLES, SAMPLE_RATE
+from voice_core.codec.config import CodecConfig
+from voice_core.codec.decoder import Decoder
+
+HIGHEST_RATE = 2e-3
+WEIGHT_DECAY = 1e-3
+BETAS = (0.8, 0.99)
+BATCH = 8
+CROP_FRAMES = 64
+CODEBOOK_UTTERANCES = 500
+HELD_OUT = 40
+QUICK_STEPS = 5
+QUICK_CODES = 64
+
+CONFIG = CodecConfig(
+    hidden=128, layers=4, heads=4, quant_dim=128, hop_length=FRAME_SAMPLES, rope_axis="time", sample_rate=SAMPLE_RATE
+)
+RESOLUTIONS = {256: 16, 512: 32, 1024: 64, 2048: 80}  # STFT window in samples: mel bands
+COMPARED_RESOLUTION = 1024  # whose log-mel distance is told
+CONVERGENCE_WEIGHT = 0.5
+MEL_FLOOR = 1e-3
+QUIET_START = 0.5  # taken off the head's log-magnitudes, so that training doesn't begin with a shout
+
+
+class SpectralLoss(nn.Module):
+    """How far two sounds are apart in log-mel and in magnitude, at several resolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for window, bands in RESOLUTIONS.items():
+            self.register_buffer(f"bank{window}", mel_bank(window, bands), persistent=False)
+            self.register_buffer(f"window{window}", torch.hann_window(window), persistent=False)
+
+    def forward(self, made: Tensor, true: Tensor) -> Tensor:
+        """Return the loss of sounds [B, N]."""
+        total = torch.zeros((), device=made.device)
+        for window in RESOLUTIONS:
+            (made_mel, made_spectrum), (true_mel, true_spectrum) = self._views(made, window), self._views(true, window)
+            norm = true_spectrum.norm().clamp(min=MEL_FLOOR)
+            convergence = (true_spectrum - made_spectrum).norm() / norm
+            total = total + (made_mel - true_mel).abs().mean() + CONVERGENCE_WEIGHT * convergence
+        return total
+
+    def mel_distance(self, made: Tensor, true: Tensor) -> Tensor:
+        """Return the mean difference of the log-mel bands, the usual measure of a codec."""
+        made_mel, true_mel = (self._views(sound, COMPARED_RESOLUTION)[0] for sound in (made, true))
+        return (made_mel - true_mel).abs().mean()
+
+    def _views(self, sounds: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        taper: Tensor = getattr(self, f"window{window}")
+        bank: Tensor = getattr(self, f"bank{window}")
+        spectrum = torch.stft(sounds, window, window // 4, window=taper, return_complex=True).abs()
+        return torch.log(bank @ spectrum + MEL_FLOOR), spectrum
+
+
+def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    torch.manual_seed(arguments.seed)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device(arguments.device)
+    corpus = [each for each in read_corpus(arguments.data) if each.frames_of_sound > CROP_FRAMES]
+    held_out, learned = corpus[:HELD_OUT], corpus[HELD_OUT:]
+    codebook = make_codebook(learned, arguments.seed, QUICK_CODES if arguments.quick else None)
+    codebook.save(arguments.out)
+    config = replace(CONFIG, code_map=code_map(codebook))
+    indices = torch.tensor(config.code_map, device=device)
+
+    decoder, loss_of = Decoder(config).to(device), SpectralLoss().to(device)
+    with torch.no_grad():
+        decoder.generator.head.out.bias[: config.n_fft // 2 + 1] -= QUIET_START
+    run = Run(
+        decoder,
+        Schedule(QUICK_STEPS if arguments.quick else arguments.steps, HIGHEST_RATE),
+        arguments.out / "codec.state",
+        weight_decay=WEIGHT_DECAY,
+        betas=BETAS,
+    )
+    generator = torch.Generator().manual_seed(arguments.seed + run.step)
+    for _ in run.steps():
+        sounds = crops(learned, generator)  # [B, N]
+        codes = codebook(sounds).to(device)  # [B, F]
+        made, true = decoder(indices[codes]), sounds.to(device)
+        run.learn(loss_of(made, true), mel=loss_of.mel_distance(made.detach(), true).item())
+    save_codec(decoder.cpu(), arguments.out)
+    sounds = crops(held_out, generator)
+    with torch.no_grad():
+        distance = loss_of.cpu().mel_distance(decoder(indices.cpu()[codebook(sounds)]), sounds)
+    print(f"held out: log-mel distance {distance:.3f}", flush=True)
+
+
+def make_codebook(corpus: Sequence[Utterance], seed: int, codes: int | None) -> CodeBook:
+    """Return the codebook of the first utterances."""
+    mel = LogMel()
+    frames = [stacked_mel(mel, torch.from_numpy(each.sound)[None])[0] for each in corpus[:CODEBOOK_UTTERANCES]]
+    return fit_codebook(torch.cat(frames), seed, *([] if codes is None else [codes]))
+
+
+def code_map(codebook: CodeBook) -> tuple[int, ...]:
+    """Give each code a codebook index of its own, near in the decoder's levels where codes are near in sound.
+
+    The centroids' principal axes become the levels, the first axis the first level; each centroid takes the nearest
+    free cell of the grid of quantiles.
+    """
+    centred = codebook.centroid_frames - codebook.centroid_frames.mean(0)
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[: len(CONFIG.levels)]
+    places = centred @ axes.T  # [K, 8]
+    middles = [
+        places[:, axis].quantile((torch.arange(levels) + 0.5) / levels) for axis, levels in enumerate(CONFIG.levels)
+    ]
+    # The first level of an index counts fastest, the last of cartesian_prod does.
+    cells = torch.cartesian_prod(*reversed(middles)).flip(1)  # [indices, 8]
+    distances = torch.cdist(places, cells)  # [K, indices]
+    taken: list[int] = []
+    for row in distances:
+        row[taken] = math.inf
+        taken.append(int(row.argmin()))
+    return tuple(taken)
+
+
+def crops(corpus: Sequence[Utterance], generator: torch.Generator) -> Tensor:
+    """Return sounds of CROP_FRAMES frames from random places, [B, N]."""
+    rows = []
+    for number in torch.randint(len(corpus), (BATCH,), generator=generator).tolist():
+        each = corpus[number]
+        latest = each.frames_of_sound - CROP_FRAMES
+        start = int(torch.randint(latest + 1, (1,), generator=generator)) * FRAME_SAMPLES
+        rows.append(torch.from_numpy(each.sound[start : start + CROP_FRAMES * FRAME_SAMPLES]))
+    return torch.stack(rows)
+
+
+def save_codec(decoder: Decoder, directory: Path) -> None:
+    """Write config.json and the weights in half precision; the codebook lies beside them already."""
+    config = {"model_type": "xcodec2", **asdict(decoder.config), "frames_per_second": SAMPLE_RATE // FRAME_SAMPLES}
+    (directory / "config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
+    weights = {name: value.detach().half().contiguous() for name, value in decoder.state_dict().items()}
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def _arguments() -> Namespace:
+    parser = command_line(__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="shards of sound from training/make_data.py")
+    parser.add_argument("--steps", type=int, default=6000)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
