@@ -67,7 +67,6 @@ def test_nothing_that_is_shipped_imports_what_is_not() -> None:
 @pytest.mark.parametrize("module", BARE)
 def test_decoding_runs_without_server_audio_and_text_packages(module: str) -> None:
     blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in NOT_BARE)
-    run = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{blocked}import {module}"], cwd=ROOT, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", f"import sys\n{blocked}import {module}"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

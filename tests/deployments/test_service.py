@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,12 @@ def seconds(audio: bytes, audio_format: str) -> float:
     return float(soundfile.info(io.BytesIO(audio)).duration)
 
 
+def same_sound(one: bytes, other: bytes) -> bool:
+    """The same codes were spoken: neighbours in the codec's batch move a sample by a rounding step at most."""
+    (these, _), (those, _) = (soundfile.read(io.BytesIO(audio), dtype="int16") for audio in (one, other))
+    return len(these) == len(those) and int(np.abs(these.astype(int) - those).max()) <= 1
+
+
 def test_every_format_decodes_to_the_same_duration(client: openai.OpenAI) -> None:
     durations = {}
     for audio_format in ("wav", "flac", "mp3", "opus", "pcm"):
@@ -104,18 +111,23 @@ def test_samples_of_one_request_are_spoken_in_one_pass_and_repeat_alone(
     after = counters()
     assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (1, 3)
     last = audios[-1]
-    assert base64.b64decode(last["audio"]) == speak(client, seed=last["seed"]).content
+    assert same_sound(base64.b64decode(last["audio"]), speak(client, seed=last["seed"]).content)
 
 
-def test_sixteen_segments_of_one_request_are_spoken_in_one_pass(
+def test_sixteen_segments_that_came_during_one_pass_are_spoken_in_the_next(
     client: openai.OpenAI, counters: Callable[[], DecoderCounters]
 ) -> None:
     before = counters()
-    answer = speak(client, "\n".join(["This is one more line of the text."] * 16), seed=1)
+    with ThreadPoolExecutor(1) as other_caller:
+        other = other_caller.submit(speak, client, "This is one long line.", segment=False, seconds=5)
+        while counters().passes == before.passes:
+            time.sleep(0.01)
+        answer = speak(client, "\n".join(["This is one more line of the text."] * 16), seed=1)
+        other.result()
     after = counters()
     assert answer.headers["x-segments"] == "16"
     assert len(answer.headers["x-finish-reasons"].split(",")) == 16
-    assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (1, 16)
+    assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (2, 17)
 
 
 def test_two_requests_at_once_are_spoken_in_one_pass_as_each_alone(
@@ -126,7 +138,7 @@ def test_two_requests_at_once_are_spoken_in_one_pass_as_each_alone(
     with ThreadPoolExecutor(2) as callers:
         together = list(callers.map(lambda seed: speak(client, seed=seed).content, (1, 2)))
     after = counters()
-    assert together == alone
+    assert all(map(same_sound, together, alone))
     assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (1, 2)
 
 
@@ -156,6 +168,15 @@ def test_an_error_keeps_its_message_through_the_client(
     with pytest.raises(openai.BadRequestError, match=f"{param}: ") as refusal:
         speak(client, **fields)
     assert refusal.value.param == param
+
+
+def test_a_client_who_leaves_frees_the_decoder(client: openai.OpenAI) -> None:
+    minutes_of_work = "\n".join(["This is one more line of the text."] * 16)
+    with pytest.raises(openai.APITimeoutError):
+        speak(client.with_options(timeout=1), minutes_of_work, seconds=3000)
+    left_at = time.monotonic()
+    speak(client)
+    assert time.monotonic() - left_at < 10
 
 
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
