@@ -1,0 +1,154 @@
+"""English figures, dates, money and abbreviations become the words that somebody would read aloud."""
+
+from random import Random
+
+import pytest
+
+from voice_core.text.spoken_english import cardinal, ordinal, spell_out, year
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "zero"),
+        (13, "thirteen"),
+        (40, "forty"),
+        (101, "one hundred one"),
+        (1_000, "one thousand"),
+        (2_345_006, "two million three hundred forty five thousand six"),
+    ],
+)
+def test_cardinals(number: int, words: str) -> None:
+    assert cardinal(number) == words
+
+
+def test_a_number_beyond_trillions_is_read_digit_by_digit() -> None:
+    assert cardinal("1" * 16) == " ".join(["one"] * 16)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "first"), (8, "eighth"), (12, "twelfth"), (20, "twentieth"), (21, "twenty first"), (100, "one hundredth")],
+)
+def test_ordinals(number: int, words: str) -> None:
+    assert ordinal(number) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1066, "ten sixty six"),
+        (1800, "eighteen hundred"),
+        (1905, "nineteen oh five"),
+        (2000, "two thousand"),
+        (2007, "two thousand seven"),
+        (2024, "twenty twenty four"),
+    ],
+)
+def test_years(number: int, words: str) -> None:
+    assert year(number) == words
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("I paid $5.", "I paid five dollars."),
+        ("It costs $1,200.50!", "It costs one thousand two hundred dollars and fifty cents!"),
+        ("only £0.01", "only one penny"),
+        ("€3.5 million", "three point five million euros"),
+        ("$2bn and $1M", "two billion dollars and one million dollars"),
+        ("$1", "one dollar"),
+    ],
+)
+def test_money(written: str, spoken: str) -> None:
+    assert spell_out(written) == spoken
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("On March 3, 2021, we met.", "On March third, twenty twenty one, we met."),
+        ("the 4th of July 1776", "the fourth of July seventeen seventy six"),
+        ("due 2025-12-24.", "due December twenty fourth, twenty twenty five."),
+        ("5/1/1999", "May first, nineteen ninety nine"),
+        ("in the 1990s and the '80s", "in the nineteen nineties and the 'eighties"),
+        ("Sat. morning", "Saturday morning"),
+    ],
+)
+def test_dates(written: str, spoken: str) -> None:
+    assert spell_out(written) == spoken
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("at 3:45 pm", "at three forty five p m"),
+        ("at 10:00, sharp", "at ten o'clock, sharp"),
+        ("at 9:05.", "at nine oh five."),
+        ("7 a.m. on Monday", "seven ay m on Monday"),
+    ],
+)
+def test_times(written: str, spoken: str) -> None:
+    assert spell_out(written) == spoken
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("-5°C", "minus five degrees Celsius"),
+        ("1 km, then 5 km", "one kilometre, then five kilometres"),
+        ("60 mph", "sixty miles per hour"),
+        ("3.14% of it", "three point one four percent of it"),
+        ("1/2 and 3/4", "one half and three quarters"),
+        ("open 24/7", "open twenty four seven"),
+        ("12-15 people", "twelve to fifteen people"),
+        ("call 555-0123", "call five five five, zero one two three"),
+        ("agent 007", "agent zero zero seven"),
+        ("the 21st floor", "the twenty first floor"),
+    ],
+)
+def test_figures(written: str, spoken: str) -> None:
+    assert spell_out(written) == spoken
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("Dr. Lee and Mrs. O'Neil", "doctor Lee and missus O'Neil"),
+        ("St. Paul lives on Main St. now", "saint Paul lives on Main street now"),
+        ("the FBI, the U.S. and NASA", "the f b i, the u s and NASA"),
+        ("two PCs", "two p c s"),
+        ("MP3", "m p three"),
+        ("World War II", "World War two"),
+        ("salt & pepper", "salt and pepper"),
+        ("see www.example.org/help.", "see example dot org slash help."),
+        ("write to me@example.com!", "write to me at example dot com!"),
+    ],
+)
+def test_abbreviations_and_addresses(written: str, spoken: str) -> None:
+    assert spell_out(written) == spoken
+
+
+def test_accents_and_typographic_marks_become_plain() -> None:
+    assert spell_out("“Café” – it’s naïve…") == "Cafe, it's naive"
+
+
+def test_whatever_is_written_no_digit_is_left() -> None:
+    random = Random(1)
+    for _ in range(500):
+        written = "".join(random.choices("0123456789  .,:-/$%°kmaApPsStT'½²", k=random.randrange(1, 25)))
+        assert not any(character.isdigit() for character in spell_out(written)), written
+
+
+def test_what_is_words_already_stays_as_it_is() -> None:
+    text = "Nothing to do here: all of it, even this, is words!"
+    assert spell_out(text) == text
+
+
+def test_spelling_out_twice_changes_nothing_more() -> None:
+    once = spell_out("Dr. No paid $7.50 at 8:15 am on May 2nd, 1962 (12% more).")
+    assert spell_out(once) == once
+
+
+def test_line_breaks_stay_because_they_end_segments() -> None:
+    assert spell_out("1\n2") == "one\ntwo"

@@ -1,0 +1,474 @@
+"""Writes English the way it is said: numbers, dates, money, units and abbreviations as words.
+
+For checkpoints whose tokenizer knows letters only (config.json: ``"text_normaliser": "english_words"``). Checkpoints
+that were trained on raw text must never see its output. The rules run in the order of ``_RULES``: what has a shape of
+its own (addresses, times, dates, money) before bare numbers, abbreviations before spelled-out capitals.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+_UNITS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_POWERS = ("", "thousand", "million", "billion", "trillion")
+_LONGEST_QUANTITY_DIGITS = 3 * len(_POWERS)  # longer numbers are read digit by digit
+_ORDINALS = {
+    "one": "first",
+    "two": "second",
+    "three": "third",
+    "five": "fifth",
+    "eight": "eighth",
+    "nine": "ninth",
+    "twelve": "twelfth",
+}
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+_MONTH = rf"(?:{'|'.join(_MONTHS)}|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)"
+_SHORT_MONTHS = {month[:3].lower(): month for month in _MONTHS}
+_CURRENCIES = {  # symbol: one, many, one hundredth, many of them
+    "$": ("dollar", "dollars", "cent", "cents"),
+    "€": ("euro", "euros", "cent", "cents"),
+    "£": ("pound", "pounds", "penny", "pence"),
+    "¥": ("yen", "yen", "sen", "sen"),
+}
+_SHORT_POWERS = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "bn": "billion", "B": "billion"}
+_POWER = "|".join((*filter(None, _POWERS), *_SHORT_POWERS))
+_MEASURES = {  # as written behind a number: one, many
+    "km": ("kilometre", "kilometres"),
+    "cm": ("centimetre", "centimetres"),
+    "mm": ("millimetre", "millimetres"),
+    "m": ("metre", "metres"),
+    "ft": ("foot", "feet"),
+    "mi": ("mile", "miles"),
+    "mph": ("mile per hour", "miles per hour"),
+    "km/h": ("kilometre per hour", "kilometres per hour"),
+    "kg": ("kilogram", "kilograms"),
+    "g": ("gram", "grams"),
+    "mg": ("milligram", "milligrams"),
+    "lb": ("pound", "pounds"),
+    "lbs": ("pound", "pounds"),
+    "oz": ("ounce", "ounces"),
+    "l": ("litre", "litres"),
+    "ml": ("millilitre", "millilitres"),
+    "ms": ("millisecond", "milliseconds"),
+    "s": ("second", "seconds"),
+    "min": ("minute", "minutes"),
+    "h": ("hour", "hours"),
+    "hrs": ("hour", "hours"),
+    "Hz": ("hertz", "hertz"),
+    "kHz": ("kilohertz", "kilohertz"),
+    "MHz": ("megahertz", "megahertz"),
+    "GHz": ("gigahertz", "gigahertz"),
+    "W": ("watt", "watts"),
+    "kW": ("kilowatt", "kilowatts"),
+    "V": ("volt", "volts"),
+    "KB": ("kilobyte", "kilobytes"),
+    "MB": ("megabyte", "megabytes"),
+    "GB": ("gigabyte", "gigabytes"),
+    "TB": ("terabyte", "terabytes"),
+    "°C": ("degree Celsius", "degrees Celsius"),
+    "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
+    "°": ("degree", "degrees"),
+    "%": ("percent", "percent"),
+}
+_ABBREVIATIONS = {
+    "Dr.": "doctor",
+    "Mr.": "mister",
+    "Mrs.": "missus",
+    "Ms.": "miz",
+    "Prof.": "professor",
+    "Capt.": "captain",
+    "Gen.": "general",
+    "Lt.": "lieutenant",
+    "Sgt.": "sergeant",
+    "Rev.": "reverend",
+    "Hon.": "honourable",
+    "Gov.": "governor",
+    "Sen.": "senator",
+    "St.": "saint",
+    "Mt.": "mount",
+    "Ave.": "avenue",
+    "Blvd.": "boulevard",
+    "Rd.": "road",
+    "Apt.": "apartment",
+    "Jr.": "junior",
+    "Sr.": "senior",
+    "vs.": "versus",
+    "etc.": "et cetera",
+    "e.g.": "for example",
+    "i.e.": "that is",
+    "approx.": "approximately",
+    "dept.": "department",
+    "est.": "established",
+    "Inc.": "incorporated",
+    "Ltd.": "limited",
+    "Corp.": "corporation",
+    "Co.": "company",
+    "Fig.": "figure",
+    "Vol.": "volume",
+    "Ch.": "chapter",
+    "pp.": "pages",
+    "w/o": "without",
+    "w/": "with",
+}
+_WEEKDAYS = {
+    "Mon.": "Monday",
+    "Tue.": "Tuesday",
+    "Wed.": "Wednesday",
+    "Thu.": "Thursday",
+    "Fri.": "Friday",
+    "Sat.": "Saturday",
+    "Sun.": "Sunday",
+}
+_SYMBOLS = {
+    "&": "and",
+    "@": "at",
+    "+": "plus",
+    "=": "equals",
+    "#": "number",
+    "%": "percent",
+    "°": "degrees",
+    "×": "times",
+    "÷": "divided by",
+    "<": "less than",
+    ">": "greater than",
+    "/": "slash",
+    "_": "underscore",
+    "$": "dollars",
+    "€": "euros",
+    "£": "pounds",
+}
+_MARKS = str.maketrans(
+    {
+        **dict.fromkeys("‘’‛′`´", "'"),
+        **dict.fromkeys('“”„«»()[]{}*|"', " "),
+        **dict.fromkeys("–—―", ", "),
+        "…": ", ",
+        "−": "-",
+        "½": " 1/2",
+        "¼": " 1/4",
+        "¾": " 3/4",
+    }
+)
+_ROMAN_NUMERALS = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12}
+# Capitals that are said as words; others up to five letters are spelled.
+_SAID_AS_WORDS = frozenset(
+    [
+        "NASA",
+        "NATO",
+        "UNESCO",
+        "UNICEF",
+        "OPEC",
+        "AIDS",
+        "RADAR",
+        "LASER",
+        "SCUBA",
+        "PIN",
+        "RAM",
+        "ROM",
+        "JPEG",
+        "GIF",
+        "ASAP",
+        "COVID",
+        "FIFA",
+        "OK",
+        "NO",
+        "YES",
+        "STOP",
+        "GO",
+        "THE",
+        "AND",
+        "BUT",
+        "NOT",
+        "YOU",
+        "ARE",
+        "ALL",
+        "NEW",
+        "NOW",
+        "OUT",
+        "FOR",
+        "WITH",
+        "THIS",
+        "THAT",
+        "HELP",
+        "OPEN",
+        "HELLO",
+        "WORLD",
+        "PLEASE",
+        "HERE",
+        "WHAT",
+        "WHEN",
+    ]
+)
+_LONGEST_SPELLED_LETTERS = 5
+
+_NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+_SPOKEN_DENOMINATORS = frozenset((*range(2, 11), 12, 16, 20, 32, 64, 100))
+_TIDYING = (  # what the rules leave: doubled and misplaced spaces, doubled commas
+    (re.compile(r"[^\S\n]+"), " "),
+    (re.compile(r" ?\n ?"), "\n"),
+    (re.compile(r" +(?=[,.;:!?])"), ""),
+    (re.compile(r",(?: ?,)+"), ","),
+)
+_FIRST_YEAR, _LAST_YEAR = 1100, 2099  # a bare number of four digits in this range is read as a year
+
+
+def spell_out(text: str) -> str:
+    """Return English text in letters and punctuation alone, as somebody would read it aloud."""
+    text = _without_accents(text.translate(_MARKS))
+    for pattern, say in _RULES:
+        text = pattern.sub(say, text)
+    for pattern, replacement in _TIDYING:
+        text = pattern.sub(replacement, text)
+    return text.strip(" ,")
+
+
+def cardinal(number: str | int) -> str:
+    """Return the words of a whole number given in digits; very long ones are read digit by digit."""
+    digits = str(number)
+    if len(digits) > _LONGEST_QUANTITY_DIGITS:
+        return _digit_by_digit(digits)
+    value = int(digits)
+    if value == 0:
+        return _UNITS[0]
+    words: list[str] = []
+    for power in range(len(_POWERS) - 1, -1, -1):
+        if group := value // 1000**power % 1000:
+            words += [*_below_thousand(group), *_POWERS[power].split()]
+    return " ".join(words)
+
+
+def ordinal(number: str | int) -> str:
+    """Return the words of a place in a row: 21 → twenty first."""
+    *before, last = cardinal(number).split()
+    said = last[:-1] + "ieth" if last.endswith("y") else _ORDINALS.get(last, last + "th")
+    return " ".join((*before, said))
+
+
+def year(number: int) -> str:
+    """Return the words of a year: 1999 → nineteen ninety nine, 2007 → two thousand seven, 1905 → nineteen oh five."""
+    century, rest = divmod(number, 100)
+    if century % 10 == 0 and rest < 10:
+        return cardinal(number)
+    if rest == 0:
+        return f"{cardinal(century)} hundred"
+    return f"{cardinal(century)} {'oh ' if rest < 10 else ''}{cardinal(rest)}"
+
+
+def quantity(number: str) -> str:
+    """Return the words of a number as written, such as ``1,234.5``."""
+    whole, point, decimals = number.replace(",", "").partition(".")
+    leading_zero = len(whole) > 1 and whole.startswith("0")
+    words = _digit_by_digit(whole) if leading_zero else cardinal(whole)
+    return f"{words} point {_digit_by_digit(decimals)}" if point else words
+
+
+def _below_thousand(number: int) -> list[str]:
+    words = [_UNITS[number // 100], "hundred"] if number >= 100 else []
+    rest = number % 100
+    if rest >= 20:
+        words.append(_TENS[rest // 10])
+        rest %= 10
+    if rest:
+        words.append(_UNITS[rest])
+    return words
+
+
+def _digit_by_digit(digits: str) -> str:
+    return " ".join(_UNITS[int(digit)] for digit in digits)
+
+
+def _letter_by_letter(letters: str) -> str:
+    """Spell letters; a lone ``a`` would be read as the article."""
+    return " ".join("ay" if letter == "a" else letter for letter in letters.lower())
+
+
+def _without_accents(text: str) -> str:
+    return "".join(mark for mark in unicodedata.normalize("NFKD", text) if not unicodedata.combining(mark))
+
+
+def _say_web_address(match: re.Match[str]) -> str:
+    address = re.sub(r"^(https?://)?(www\.)?", "", match[0]).rstrip("/")
+    for mark, word in ((".", "dot"), ("@", "at"), ("/", "slash"), ("-", "dash"), ("_", "underscore")):
+        address = address.replace(mark, f" {word} ")
+    return address
+
+
+def _say_time(match: re.Match[str]) -> str:
+    hours, minutes = int(match["hours"]), int(match["minutes"] or 0)
+    words = [cardinal(hours)]
+    if minutes:
+        words += ["oh"] if minutes < 10 else []
+        words.append(cardinal(minutes))
+    elif not match["half"]:
+        words.append("o'clock" if hours <= 12 else "hundred")
+    if match["half"]:
+        words.append(_letter_by_letter(match["half"].replace(".", "")))
+    return " ".join(words) + " "
+
+
+def _say_iso_date(match: re.Match[str]) -> str:
+    number, month, day = (int(part) for part in match.groups())
+    return f"{_MONTHS[month - 1]} {ordinal(day)}, {year(number)}" if 1 <= month <= 12 else match[0]
+
+
+def _say_american_date(match: re.Match[str]) -> str:
+    month, day, number = (int(part) for part in match.groups())
+    return f"{_MONTHS[month - 1]} {ordinal(day)}, {year(number)}" if 1 <= month <= 12 else match[0]
+
+
+def _say_month_first(match: re.Match[str]) -> str:
+    said_year = f", {year(int(match['year']))}" if match["year"] else ""
+    return f"{_month(match['month'])} {ordinal(match['day'])}{said_year}"
+
+
+def _say_day_first(match: re.Match[str]) -> str:
+    said_year = f" {year(int(match['year']))}" if match["year"] else ""
+    return f"the {ordinal(match['day'])} of {_month(match['month'])}{said_year}"
+
+
+def _month(written: str) -> str:
+    return _SHORT_MONTHS[written[:3].lower()]
+
+
+def _say_money(match: re.Match[str]) -> str:
+    one, many, hundredth, hundredths = _CURRENCIES[match["currency"]]
+    whole, _, decimals = match["amount"].replace(",", "").partition(".")
+    if match["power"]:
+        power = _SHORT_POWERS.get(match["power"], match["power"])
+        return f"{quantity(match['amount'])} {power} {many}"
+    words = f"{cardinal(whole)} {one if int(whole) == 1 else many}"
+    if len(decimals) != 2 or int(decimals) == 0:
+        return words if not decimals or not int(decimals) else f"{quantity(match['amount'])} {many}"
+    small = f"{cardinal(int(decimals))} {hundredth if int(decimals) == 1 else hundredths}"
+    return small if int(whole) == 0 else f"{words} and {small}"
+
+
+def _say_measure(match: re.Match[str]) -> str:
+    one, many = _MEASURES[match["unit"]]
+    sign = "minus " if match["sign"] else ""
+    return f"{sign}{quantity(match['amount'])} {one if match['amount'] == '1' else many}"
+
+
+def _say_decade(match: re.Match[str]) -> str:
+    words = year(int(match[1])) if len(match[1]) == 4 else cardinal(match[1])
+    return words[:-1] + "ies" if words.endswith("y") else words + "s"
+
+
+def _say_fraction(match: re.Match[str]) -> str:
+    numerator, denominator = int(match[1]), int(match[2])
+    if numerator >= denominator or denominator not in _SPOKEN_DENOMINATORS:
+        return f"{cardinal(numerator)} {cardinal(denominator)}"  # 24/7, 9/11
+    part = {2: "half", 4: "quarter"}.get(denominator, ordinal(denominator))
+    return f"{cardinal(numerator)} {part if numerator == 1 else part + 's'}"
+
+
+def _say_telephone(match: re.Match[str]) -> str:
+    return ", ".join(_digit_by_digit(group) for group in match[0].split("-"))
+
+
+def _say_bare_number(match: re.Match[str]) -> str:
+    written = match["number"]
+    sign = "minus " if match["sign"] else ""
+    if len(written) == 4 and written.isdigit() and _FIRST_YEAR <= int(written) <= _LAST_YEAR and not sign:
+        return f" {year(int(written))} "
+    return f" {sign}{quantity(written)} "
+
+
+def _say_capitals(match: re.Match[str]) -> str:
+    letters = match[1]
+    if letters in _SAID_AS_WORDS or len(letters) > _LONGEST_SPELLED_LETTERS:
+        return match[0]
+    return _letter_by_letter(letters) + (" s" if match[2] else "")
+
+
+def _any_of(words: dict[str, str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
+def _look_up(words: dict[str, str]) -> Callable[[re.Match[str]], str]:
+    return lambda match: words[match[0]]
+
+
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+_UNIT = "|".join(re.escape(unit) for unit in sorted(_MEASURES, key=len, reverse=True))
+
+_RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"\.{2,}"), lambda _: ", "),
+    (re.compile(r"(?:https?://|www\.)[^\s,;!?]*[^\s,;.!?:]"), _say_web_address),
+    (re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"), _say_web_address),
+    (re.compile(r"\b[a-z][\w-]*\.(?:com|org|net|io|dev|edu|gov)\b(?:/[\w./-]*\w)?"), _say_web_address),
+    (re.compile(r"\b(\d{4})-(\d{1,2})-(\d{1,2})\b"), _say_iso_date),
+    (re.compile(r"\b(\d{1,2})/(\d{1,2})/(\d{4})\b"), _say_american_date),
+    (re.compile(rf"\b(?P<month>{_MONTH})\b\.? {_DAY}\b(?:,? (?P<year>\d{{4}})\b)?"), _say_month_first),
+    (
+        re.compile(rf"\b(?:the )?{_DAY} (?:of )?(?P<month>{_MONTH})\b\.?(?:,? (?P<year>\d{{4}})\b)?"),
+        _say_day_first,
+    ),
+    (
+        re.compile(r"\b(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)(?: ?(?P<half>[AaPp]\.?[Mm]\b(?:\.(?=\s+[a-z]))?))?"),
+        _say_time,
+    ),
+    (
+        re.compile(r"\b(?P<hours>\d{1,2})(?P<minutes>) ?(?P<half>[AaPp]\.?[Mm]\b(?:\.(?=\s+[a-z]))?)"),
+        _say_time,
+    ),
+    (
+        re.compile(rf"(?P<currency>[$€£¥])\s?(?P<amount>{_NUMBER})(?:\s?(?P<power>{_POWER})\b)?"),
+        _say_money,
+    ),
+    (re.compile(r"\b(\d{4}|\d0)'?s\b"), _say_decade),
+    (
+        re.compile(rf"(?P<sign>(?<![\w.])-)?(?<![\w.])(?P<amount>{_NUMBER})\s?(?P<unit>{_UNIT})(?![\w/])"),
+        _say_measure,
+    ),
+    (re.compile(r"\b(?:\d{3}-)+\d{4}\b"), _say_telephone),
+    (re.compile(r"\b(\d+)(?:st|nd|rd|th)\b"), lambda match: ordinal(match[1])),
+    (re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,3})(?![\d/])"), _say_fraction),
+    (re.compile(r"(?<=\d)\s?[-–]\s?(?=\d)"), lambda _: " to "),
+    (re.compile(r"\bNo\. ?(?=\d)"), lambda _: "number "),
+    (re.compile(rf"(?P<sign>(?<![\w.])-)?(?P<number>{_NUMBER})"), _say_bare_number),
+    (re.compile(r"(?<=\w )St\.(?! [A-Z])"), lambda _: "street"),
+    (re.compile(rf"(?<!\w)(?:{_any_of(_ABBREVIATIONS)})(?!\w)"), _look_up(_ABBREVIATIONS)),
+    (re.compile(rf"\b(?:{_any_of(_WEEKDAYS)})(?= \w)"), _look_up(_WEEKDAYS)),
+    (re.compile(r"\b(?:[A-Z]\.){2,}"), lambda match: _letter_by_letter(match[0].replace(".", ""))),
+    (re.compile(rf"\b(?:{'|'.join(_ROMAN_NUMERALS)})\b"), lambda match: cardinal(_ROMAN_NUMERALS[match[0]])),
+    (re.compile(r"\b([A-Z]{2,})(s)?\b"), _say_capitals),
+    (re.compile(f"[{re.escape(''.join(_SYMBOLS))}]"), lambda match: f" {_SYMBOLS[match[0]]} "),
+)
