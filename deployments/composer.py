@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ray import serve
 
-from voice_core.audio.formats import _allowed_rate, encode, format_named
+from voice_core.audio.formats import encode, format_named
 from voice_core.audio.joining import join
 from voice_core.audio.waveform import Waveform
 from voice_core.speech import Speech
@@ -40,5 +40,5 @@ def compose(speeches: Sequence[Speech], audio_format: str, pause_seconds: float)
         audio=encode(whole, audio_format),
         media_type=file_format.media_type,
         seconds=whole.seconds,
-        sample_rate=_allowed_rate(whole.sample_rate, file_format.sample_rates),
+        sample_rate=file_format.rate_for(whole.sample_rate),
     )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from voice_core.codec.checkpoint import load_decoder
 from voice_core.codec.codec import MAX_PASS_FRAMES, MOST_PADDING, Codec, group_into_passes
 from voice_core.codec.config import CodecConfig
 from voice_core.errors import CheckpointError, SynthesisError
@@ -18,7 +19,7 @@ CASES = ("1", "2", "7", "40", "61", "corner")
 
 
 def toy_codec(config: CodecConfig = TOY_16K) -> Codec:
-    return Codec(toy_decoder(config))
+    return Codec(toy_decoder(config), batched=True)
 
 
 def random_items(*lengths_frames: int, codebook_size: int = 65536) -> list[NDArray[np.int64]]:
@@ -39,7 +40,8 @@ def test_original_checkpoints_sound_as_the_original_does(fixtures: Path, name: s
     assert codec.samples_per_frame == sample_rate // 50
     assert codec.codebook_size == 65536
     alone = [codec.decode_batch([truth[f"codes_{case}"]])[0] for case in CASES]
-    together = codec.decode_batch([truth[f"codes_{case}"] for case in CASES])
+    batched = Codec(load_decoder(fixtures / "codec" / name), batched=True)
+    together = batched.decode_batch([truth[f"codes_{case}"] for case in CASES])
     for case, one, of_many in zip(CASES, alone, together, strict=True):
         assert_close(one, truth[f"wave_{case}"])
         assert_close(of_many, truth[f"wave_{case}"])
@@ -52,6 +54,13 @@ def test_a_batch_sounds_as_its_items_do_alone(config: CodecConfig) -> None:
     for item, sound in zip(items, codec.decode_batch(items), strict=True):
         assert len(sound) == len(item) * codec.samples_per_frame
         assert_close(sound, codec.decode_batch([item])[0])
+
+
+def test_on_a_cpu_an_item_has_the_same_bits_whatever_else_waits() -> None:
+    codec = Codec(toy_decoder(TOY_44K))
+    items = random_items(30, 1, 25, 28)
+    for item, sound in zip(items, codec.decode_batch(items), strict=True):
+        assert np.array_equal(sound, codec.decode_batch([item])[0])
 
 
 @pytest.mark.gpu

@@ -31,18 +31,23 @@ class Format:
     write: Callable[[Waveform], bytes]
     sample_rates: tuple[int, ...] = ()  # Hz, rising; none: any
 
+    def rate_for(self, sample_rate: int) -> int:
+        """Return the rate that a sound of `sample_rate` gets in the file: the next higher one, or the highest."""
+        if not self.sample_rates:
+            return sample_rate
+        return next((rate for rate in self.sample_rates if rate >= sample_rate), self.sample_rates[-1])
+
 
 def encode(waveform: Waveform, format_name: str) -> bytes:
     """Return the file: the same bytes whenever the same samples are given.
 
-    A rate that the format can't hold is changed to the next higher one that it can, or to its highest.
-    Samples beyond -1..1 are clipped, except in `wav_float32`. Raises RequestError for an unknown format, and
+    A rate that the format can't hold is changed (`Format.rate_for`). Samples beyond -1..1 are clipped, except in `wav_float32`. Raises RequestError for an unknown format, and
     SynthesisError if there is no sample to write.
     """
     wanted = format_named(format_name)
     if waveform.seconds == 0:
         raise SynthesisError(f"nothing to write as {format_name}: the sound has no samples")
-    return wanted.write(resample(waveform, _allowed_rate(waveform.sample_rate, wanted.sample_rates)))
+    return wanted.write(resample(waveform, wanted.rate_for(waveform.sample_rate)))
 
 
 def format_named(name: str) -> Format:
@@ -67,12 +72,6 @@ def pcm16(waveform: Waveform) -> NDArray[np.int16]:
     """Return the samples [N] as 16-bit integers: rounded, and clipped where they are too loud."""
     scaled = np.rint(waveform.samples * FULL_SCALE)
     return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
-
-
-def _allowed_rate(sample_rate: int, allowed: tuple[int, ...]) -> int:
-    if not allowed:
-        return sample_rate
-    return next((rate for rate in allowed if rate >= sample_rate), allowed[-1])
 
 
 def _write_pcm(waveform: Waveform) -> bytes:

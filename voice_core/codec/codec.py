@@ -35,10 +35,16 @@ class Codec:
     model that speaks the codes.
     """
 
-    def __init__(self, decoder: Decoder, device: str | torch.device = "cpu") -> None:
+    def __init__(self, decoder: Decoder, device: str | torch.device = "cpu", *, batched: bool | None = None) -> None:
+        """Take a decoder to its device; `batched` says if a pass may hold several items.
+
+        By default it may on all devices but a CPU. There a batch is no faster than its items one by one, and an item
+        alone has the same bits whatever else is waiting, where in a batch it is only equal to rounding.
+        """
         self._decoder = decoder.to(device, torch.float32)
         self._device = torch.device(device)
         self._config = decoder.config
+        self._most_items = MAX_PASS_FRAMES if (self._device.type != "cpu" if batched is None else batched) else 1
         # [codebook_size] the codebook index of each code that may be said
         self._code_map = None if self._config.code_map is None else np.array(self._config.code_map)
 
@@ -68,13 +74,14 @@ class Codec:
     def decode_batch(self, items: Sequence[Codes]) -> list[NDArray[np.float32]]:
         """Return the sound of each item, in order: [frames * samples_per_frame] float32 mono, about -1..1.
 
-        An item sounds the same whatever it is decoded with. An item without frames is silent and costs
+        An item sounds the same whatever it is decoded with: to the bit if passes hold one item, else to 1e-4 (the
+        masks are exact, rounding differs). An item without frames is silent and costs
         nothing. Raises ValueError, before anything is decoded, if an item isn't a list of codes of the
         codebook, and SynthesisError if the decoder gives something that isn't a number.
         """
         indices = [self._indices(number, item) for number, item in enumerate(items)]
         sounds = [np.zeros(0, dtype=np.float32) for _ in items]
-        for members in group_into_passes([len(item) for item in indices]):
+        for members in group_into_passes([len(item) for item in indices], self._most_items):
             for member, sound in zip(members, self._decode_pass([indices[m] for m in members]), strict=True):
                 if not np.isfinite(sound).all():
                     raise SynthesisError(f"item {member}: the codec decoded {len(indices[member])} codes to no sound")
@@ -116,8 +123,8 @@ class Codec:
         return [sound[:end].copy() for sound, end in zip(sounds.cpu().numpy(), samples, strict=True)]
 
 
-def group_into_passes(lengths_frames: Sequence[int]) -> list[list[int]]:
-    """Return groups of item numbers, longest items first, that keep MOST_PADDING and MAX_PASS_FRAMES.
+def group_into_passes(lengths_frames: Sequence[int], most_items: int = MAX_PASS_FRAMES) -> list[list[int]]:
+    """Return groups of at most `most_items` item numbers, longest first, that keep MOST_PADDING and MAX_PASS_FRAMES.
 
     Items without frames are in none.
     """
@@ -130,6 +137,7 @@ def group_into_passes(lengths_frames: Sequence[int]) -> list[list[int]]:
             break
         computed = longest * (len(members) + 1)
         fits = computed <= MAX_PASS_FRAMES and spoken + frames > computed * (1 - MOST_PADDING)
+        fits &= len(members) < most_items
         if not (members and fits):
             members, longest, spoken = [], frames, 0
             passes.append(members)
