@@ -57,10 +57,6 @@ class Run:
             self._load()
 
     @property
-    def progress(self) -> float:
-        return self.step / self._schedule.steps
-
-    @property
     def cpu_minutes(self) -> float:
         """Core-minutes of all the processes that this run took."""
         return (self._cpu_seconds_before + time.process_time()) / 60

@@ -41,8 +41,8 @@ class Format:
 def encode(waveform: Waveform, format_name: str) -> bytes:
     """Return the file: the same bytes whenever the same samples are given.
 
-    A rate that the format can't hold is changed (`Format.rate_for`). Samples beyond -1..1 are clipped, except in `wav_float32`. Raises RequestError for an unknown format, and
-    SynthesisError if there is no sample to write.
+    A rate that the format can't hold is changed (`Format.rate_for`). Samples beyond -1..1 are clipped, except in
+    `wav_float32`. Raises RequestError for an unknown format, and SynthesisError if there is no sample to write.
     """
     wanted = format_named(format_name)
     if waveform.seconds == 0:

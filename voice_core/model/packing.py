@@ -31,7 +31,8 @@ def pack_linears(module: nn.Module) -> None:
 
     The operators are those that torch's own compiler calls for frozen weights; a torch without them changes nothing.
     """
-    if not (torch._C.has_mkldnn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (has_onednn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
         return
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
