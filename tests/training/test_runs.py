@@ -1,0 +1,43 @@
+"""The schedule falls by steps, and a stopped run goes on where it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from training.runs import LOWEST_RATE, WARMUP_STEPS, Run, Schedule
+
+
+def test_the_rate_rises_then_falls_along_half_a_cosine() -> None:
+    schedule = Schedule(steps=10_000, highest_rate=1.0)
+    assert schedule.rate(0) == pytest.approx(1 / WARMUP_STEPS)
+    assert schedule.rate(5_000) == pytest.approx(0.5)
+    assert schedule.rate(10_000) == pytest.approx(LOWEST_RATE)
+
+
+def run_of(module: nn.Module, file: Path, steps: int) -> Run:
+    return Run(module, Schedule(steps, 0.1), file, weight_decay=0.0, betas=(0.9, 0.99))
+
+
+def test_steps_go_downhill(tmp_path: Path) -> None:
+    module = nn.Linear(1, 1, bias=False)
+    run = run_of(module, tmp_path / "run.state", steps=400)
+    for _ in run.steps():
+        run.learn((module.weight - 3).square().sum())
+    assert module.weight.item() == pytest.approx(3, abs=0.1)
+    assert run.step == 400
+
+
+def test_a_stopped_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
+    file = tmp_path / "run.state"
+    module = nn.Linear(2, 2)
+    run = run_of(module, file, steps=5)
+    for _ in run.steps():
+        run.learn(module.weight.square().sum())
+
+    later = nn.Linear(2, 2)
+    resumed = run_of(later, file, steps=8)
+    assert resumed.step == 5
+    assert torch.equal(later.weight, module.weight)
+    assert list(resumed.steps()) == [5, 6, 7]

@@ -1,0 +1,44 @@
+"""The teacher speaks; skipped where espeak-ng isn't installed."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from training.recogniser import ErrorCount, load_recogniser
+from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, Teacher
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[Teacher]:
+    try:
+        yield Teacher()
+    except OSError as error:
+        pytest.skip(f"no espeak-ng here: {error}")
+
+
+def test_speech_is_whole_frames_that_begin_and_end_with_sound(teacher: Teacher) -> None:
+    sound = teacher.speak("good morning.", 170)
+    assert 0.4 < len(sound) / SAMPLE_RATE < 2
+    assert len(sound) % FRAME_SAMPLES == 0
+    assert np.abs(sound[:1600]).max() > 0.01
+
+
+def test_a_faster_pace_takes_less_time(teacher: Teacher) -> None:
+    slow, fast = (len(teacher.speak("one, two, three.", pace)) for pace in (120, 240))
+    assert fast < 0.75 * slow
+
+
+def test_phonemes_are_sounds_without_stress_and_spaces(teacher: Teacher) -> None:
+    assert teacher.phonemes("the cat, the dog.") == "ðəkætðədɑːɡ"
+
+
+def test_nothing_is_said_of_nothing(teacher: Teacher) -> None:
+    assert len(teacher.speak("", 170)) == 0
+
+
+def test_the_judge_understands_the_teacher(teacher: Teacher) -> None:
+    count = ErrorCount(load_recogniser())
+    for text in ("a storm is coming from the east.", "did you see twenty seven ships?"):
+        count.add(teacher.speak(text, 170), teacher.phonemes(text))
+    assert count.rate < 0.05

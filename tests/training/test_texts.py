@@ -1,0 +1,56 @@
+"""The training texts: seeded, varied, in the tokenizer's alphabet; and the test sentences apart from them."""
+
+import re
+from itertools import islice
+from random import Random
+
+from training.evaluate import SENTENCES_FILE
+from training.sentences import GRAMMAR, Filler
+from training.texts import LETTERS, LONGEST_CHARACTERS, PUNCTUATION, texts, visible
+from training.wordnet import WordNet
+
+SENTENCES = SENTENCES_FILE.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_same_seed_gives_the_same_texts_another_seed_others(few_words: WordNet) -> None:
+    first, again, other = (list(islice(texts(few_words, seed), 20)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_texts_are_distinct_and_in_the_alphabet(few_words: WordNet) -> None:
+    made = list(islice(texts(few_words, 0), 300))
+    assert len(set(made)) == 300
+    assert set("".join(made)) <= set(LETTERS + PUNCTUATION + " ")
+    assert max(map(len, made)) <= LONGEST_CHARACTERS
+
+
+def test_visible_text_is_what_the_tokenizer_keeps() -> None:
+    assert visible("Ünder 5 (five) *stars*") == "under five five stars"
+
+
+def test_every_rule_of_the_grammar_can_be_expanded(few_words: WordNet) -> None:
+    filler = Filler(few_words, ["smith"], Random(0))
+    for rule in GRAMMAR:
+        for _ in range(20):
+            assert "{" not in filler.expand(rule)
+
+
+def test_verbs_are_inflected(few_words: WordNet) -> None:
+    filler = Filler(few_words, [], Random(0))
+    assert {filler.present() for _ in range(50)} == {"paints", "carries", "watches"}
+    assert {filler.past() for _ in range(50)} == {"painted", "carried", "watched"}
+
+
+def test_there_are_a_hundred_test_sentences() -> None:
+    assert len(SENTENCES) == len(set(SENTENCES)) == 100
+
+
+def test_no_test_sentence_is_an_instance_of_a_training_template() -> None:
+    for rule in ("figures", "names", "short"):
+        for template in GRAMMAR[rule]:
+            words_of_its_own = re.sub(r"\{\w+\}", "", template)
+            if len(re.findall(r"[a-z]+", words_of_its_own)) < 2:
+                continue  # "{name} {predicate}." is no template but a sentence
+            pattern = ".+".join(re.escape(part) for part in re.split(r"\{\w+\}", template))
+            matching = [sentence for sentence in SENTENCES if re.fullmatch(pattern, sentence, re.IGNORECASE)]
+            assert not matching, template
