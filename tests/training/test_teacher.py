@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from training.evaluate import SENTENCES_FILE, read_sentences
 from training.recogniser import ErrorCount, load_recogniser
 from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, Teacher
+from training.texts import visible
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,11 @@ def test_a_faster_pace_takes_less_time(teacher: Teacher) -> None:
 
 def test_phonemes_are_sounds_without_stress_and_spaces(teacher: Teacher) -> None:
     assert teacher.phonemes("the cat, the dog.") == "ðəkætðədɑːɡ"
+
+
+def test_the_stored_phonemes_of_the_test_sentences_are_the_teachers(teacher: Teacher) -> None:
+    sentences, phonemes = read_sentences(SENTENCES_FILE)
+    assert phonemes == [teacher.phonemes(visible(sentence)) for sentence in sentences]
 
 
 def test_nothing_is_said_of_nothing(teacher: Teacher) -> None:
