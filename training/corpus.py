@@ -31,7 +31,7 @@ class Utterance:
     @property
     def sound(self) -> NDArray[np.float32]:
         """Samples in -1..1, where the signal is sound."""
-        return self.signal.astype(np.float32) / 32768
+        return self.signal.astype(np.float32) / np.float32(32768)
 
 
 def shard_path(directory: Path, index: int) -> Path:

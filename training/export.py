@@ -15,6 +15,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
@@ -46,6 +47,7 @@ def export(voice: Path, out: Path, sharpness: float) -> float:
     """Write the voice's checkpoint to `out` and return its size in megabytes."""
     network = load_network(voice, read_config(voice), device=torch.device("cpu"), dtype=torch.float32)
     last = network.head[-1]
+    assert isinstance(last, nn.Linear)
     last.weight.mul_(sharpness)
     last.bias.mul_(sharpness)
     for name in FILES:

@@ -53,7 +53,8 @@ class LogMel(nn.Module):
         padded = F.pad(sounds, ((WINDOW - HOP) // 2,) * 2)
         spectrum = torch.stft(padded, WINDOW, HOP, window=self.window, center=False, return_complex=True)
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-10).sqrt()  # smooth at 0, unlike abs
-        return (self.bank @ magnitude).clamp(min=FLOOR).log().transpose(1, 2)
+        mel: Tensor = (self.bank @ magnitude).clamp(min=FLOOR).log().transpose(1, 2)
+        return mel
 
 
 def stacked_mel(mel: LogMel, sounds: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ def spoken(teacher: Teacher, wordnet: WordNet, seed: int, seconds: float, keep: 
 
 
 def _as_samples(sound: NDArray[np.float32]) -> NDArray[np.int16]:
-    return (sound.clip(-1, 1) * 32767).astype(np.int16)
+    samples: NDArray[np.int16] = (sound.clip(-1, 1) * 32767).astype(np.int16)
+    return samples
 
 
 def _as_codes(codec: Path) -> Keep:

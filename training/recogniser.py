@@ -42,7 +42,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, WIDTH, F]"""
-        return x + self.across(self.norm(self.along(x).transpose(1, 2))).transpose(1, 2)
+        heard: Tensor = self.across(self.norm(self.along(x).transpose(1, 2)))
+        return x + heard.transpose(1, 2)
 
 
 class Recogniser(nn.Module):
@@ -60,7 +61,7 @@ class Recogniser(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """Return log-probabilities [B, F, P + 1] of mel frames [B, 2F, M]."""
         entered = self.enter(((mel - MEL_CENTRE) / MEL_SPREAD).transpose(1, 2))
-        logits = self.leave(self.norm(self.blocks(entered).transpose(1, 2)))
+        logits: Tensor = self.leave(self.norm(self.blocks(entered).transpose(1, 2)))
         return logits.log_softmax(-1)
 
     def phoneme_ids(self, phonemes: str) -> list[int]:

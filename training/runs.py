@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,7 @@ class Run:
         for group in self._optimiser.param_groups:
             group["lr"] = self._schedule.rate(self.step)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._modules.parameters(), CLIP_NORM)
         self._optimiser.step()
         for name, value in {"loss": loss.item(), **shown}.items():
@@ -112,11 +112,19 @@ class Run:
         )
 
 
+def begin(arguments: Namespace) -> None:
+    """Set threads and seed, and make the directory of the result."""
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+
+
 def command_line(description: str) -> ArgumentParser:
     """Return a parser with the options that all training commands have."""
     parser = ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="directory of the result and of the run's state")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="on shared cores two can be slower than one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a toy run of seconds, to prove that the program works")
     return parser
@@ -125,7 +133,8 @@ def command_line(description: str) -> ArgumentParser:
 def _decay_matrices_only(modules: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Gains, biases and embeddings aren't pulled towards zero."""
     embeddings = {id(module.weight) for module in modules.modules() if isinstance(module, nn.Embedding)}
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for parameter in modules.parameters():
         (decayed if parameter.ndim >= 2 and id(parameter) not in embeddings else free).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

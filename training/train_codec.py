@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone ru
 
 from training.corpus import Utterance, read_corpus
 from training.features import CodeBook, LogMel, fit_codebook, mel_bank, stacked_mel
-from training.runs import Run, Schedule, command_line
+from training.runs import Run, Schedule, begin, command_line
 from training.teacher import FRAME_SAMPLES, SAMPLE_RATE
 from voice_core.codec.config import CodecConfig
 from voice_core.codec.decoder import Decoder
@@ -82,9 +82,7 @@ class SpectralLoss(nn.Module):
 
 def main() -> None:
     arguments = _arguments()
-    torch.set_num_threads(1)
-    torch.manual_seed(arguments.seed)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    begin(arguments)
     device = torch.device(arguments.device)
     corpus = [each for each in read_corpus(arguments.data) if each.frames_of_sound > CROP_FRAMES]
     held_out, learned = corpus[:HELD_OUT], corpus[HELD_OUT:]

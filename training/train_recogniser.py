@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone ru
 from training.corpus import Utterance, read_corpus
 from training.features import CodeBook, load_codebook
 from training.recogniser import ErrorCount, Recogniser, ctc_loss
-from training.runs import Run, Schedule, command_line
+from training.runs import Run, Schedule, begin, command_line
 from training.speaker import phonemes_of
 from training.teacher import FRAME_SAMPLES
 from voice_core.codec.codec import Codec
@@ -60,9 +60,7 @@ class Resynthesis:
 
 def main() -> None:
     arguments = _arguments()
-    torch.set_num_threads(1)
-    torch.manual_seed(arguments.seed)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    begin(arguments)
     corpus = read_corpus(arguments.data)
     recogniser = Recogniser(phonemes_of(corpus)).to(arguments.device)
     held_out, learned = corpus[:HELD_OUT], corpus[HELD_OUT:]

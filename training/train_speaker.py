@@ -21,7 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
 from training.corpus import read_corpus
-from training.runs import Run, Schedule, command_line
+from training.runs import Run, Schedule, begin, command_line
 from training.speaker import (
     READING_WEIGHT,
     Lesson,
@@ -36,7 +36,7 @@ from training.speaker import (
 from training.voice_files import QUICK_SIZE, VoiceSize, write_voice_files
 from voice_core.model.checkpoint import load_network, save_network
 from voice_core.model.config import ModelConfig, read_config
-from voice_core.model.network import Network
+from voice_core.model.network import EncoderLayer, Network
 from voice_core.model.tokenizer import load_tokenizer
 
 HIGHEST_RATE = 1.5e-3
@@ -50,8 +50,7 @@ QUICK_STEPS = 20
 
 def main() -> None:
     arguments = _arguments()
-    torch.set_num_threads(1)  # two threads on shared cores are slower than one
-    torch.manual_seed(arguments.seed)
+    begin(arguments)
     size = QUICK_SIZE if arguments.quick else replace(VoiceSize(), encoder_layers=arguments.encoder_layers)
     write_voice_files(arguments.out, size)
     shutil.copytree(arguments.codec, arguments.out / "codec", dirs_exist_ok=True)
@@ -93,7 +92,8 @@ def new_network(config: ModelConfig, start: Path | None) -> Network:
         earlier_config = read_config(start)
         earlier = load_network(start, earlier_config, device=torch.device("cpu"), dtype=torch.float32)
         network.load_state_dict(network.state_dict() | earlier.state_dict())
-        for layer in network.encoder.layers[earlier_config.encoder.layers :]:
+        for layer in list(network.encoder.layers)[earlier_config.encoder.layers :]:
+            assert isinstance(layer, EncoderLayer)
             nn.init.zeros_(layer.after_attention.gain)
             nn.init.zeros_(layer.after_mlp.gain)
     return network
