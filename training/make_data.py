@@ -81,9 +81,9 @@ def _as_codes(codec: Path) -> Keep:
 
     def encode(sound: NDArray[np.float32]) -> NDArray[np.int16]:
         with torch.inference_mode():
-            codes = codebook(torch.from_numpy(sound)[None])[0]
+            codes: NDArray[np.int64] = codebook(torch.from_numpy(sound)[None])[0].numpy()
         assert len(codes) == len(sound) // FRAME_SAMPLES
-        return codes.numpy().astype(np.int16)
+        return codes.astype(np.int16)
 
     return encode
 
