@@ -60,7 +60,7 @@ class LogMel(nn.Module):
 def stacked_mel(mel: LogMel, sounds: Tensor) -> Tensor:
     """Return the two mel frames of each codec frame side by side, [B, F, 2M], of sounds [B, N]."""
     frames: Tensor = mel(sounds)
-    return frames[:, : frames.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
+    return torch.unflatten(frames[:, : frames.shape[1] // 2 * 2], 1, (-1, 2)).flatten(2)
 
 
 class CodeBook(nn.Module):
