@@ -178,7 +178,6 @@ _MARKS = str.maketrans(
     {
         **dict.fromkeys("‘’‛′`´", "'"),
         **dict.fromkeys('“”„«»()[]{}*|"', " "),
-        **dict.fromkeys("–—―", ", "),
         "…": ", ",
         "−": "-",
         "½": " 1/2",
@@ -237,13 +236,14 @@ _SAID_AS_WORDS = frozenset(
     ]
 )
 _LONGEST_SPELLED_LETTERS = 5
+_LONGEST_SPELLED_WORDS = 3  # more words without a small letter are shouted, not spelled
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SPOKEN_DENOMINATORS = frozenset((*range(2, 11), 12, 16, 20, 32, 64, 100))
 _TIDYING = (  # what the rules leave: doubled and misplaced spaces, doubled commas
     (re.compile(r"[^\S\n]+"), " "),
     (re.compile(r" ?\n ?"), "\n"),
-    (re.compile(r" +(?=[,.;:!?])"), ""),
+    (re.compile(r" +(?=[,.;:!?]|-\w)"), ""),
     (re.compile(r",(?: ?,)+"), ","),
 )
 _FIRST_YEAR, _LAST_YEAR = 1100, 2099  # a bare number of four digits in this range is read as a year
@@ -252,6 +252,8 @@ _FIRST_YEAR, _LAST_YEAR = 1100, 2099  # a bare number of four digits in this ran
 def spell_out(text: str) -> str:
     """Return English text in letters and punctuation alone, as somebody would read it aloud."""
     text = _without_accents(text.translate(_MARKS))
+    if text.isupper() and len(text.split()) > _LONGEST_SPELLED_WORDS:
+        text = text.lower()
     for pattern, say in _RULES:
         text = pattern.sub(say, text)
     for pattern, replacement in _TIDYING:
@@ -430,6 +432,9 @@ _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_MEASURES, key=len, reverse=True))
 
 _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"(?<=\d)\s?[-–—]\s?(?=[$€£¥]\d)|(?<=\d)[–—](?=\d)"), lambda _: " to "),
+    (re.compile(r"[–—―]|(?<!-)--(?!-)"), lambda _: ", "),
+    (re.compile(r"(?<![\w.])\.(?=\d)"), lambda _: "0."),
     (re.compile(r"\.{2,}"), lambda _: ", "),
     (re.compile(r"(?:https?://|www\.)[^\s,;!?]*[^\s,;.!?:]"), _say_web_address),
     (re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"), _say_web_address),
@@ -461,10 +466,11 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\b(?:\d{3}-)+\d{4}\b"), _say_telephone),
     (re.compile(r"\b(\d+)(?:st|nd|rd|th)\b"), lambda match: ordinal(match[1])),
     (re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,3})(?![\d/])"), _say_fraction),
-    (re.compile(r"(?<=\d)\s?[-–]\s?(?=\d)"), lambda _: " to "),
+    (re.compile(r"(?<=\d)\s?-\s?(?=\d)"), lambda _: " to "),
     (re.compile(r"\bNo\. ?(?=\d)"), lambda _: "number "),
     (re.compile(rf"(?P<sign>(?<![\w.])-)?(?P<number>{_NUMBER})"), _say_bare_number),
     (re.compile(r"(?<=\w )St\.(?! [A-Z])"), lambda _: "street"),
+    (re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)(?= [A-Z])"), lambda match: _ABBREVIATIONS[match[0] + "."]),
     (re.compile(rf"(?<!\w)(?:{_any_of(_ABBREVIATIONS)})(?!\w)"), _look_up(_ABBREVIATIONS)),
     (re.compile(rf"\b(?:{_any_of(_WEEKDAYS)})(?= \w)"), _look_up(_WEEKDAYS)),
     (re.compile(r"\b(?:[A-Z]\.){2,}"), lambda match: _letter_by_letter(match[0].replace(".", ""))),
