@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up: a module imports only from its own layer or from those before it.
 LAYERS = [
     ["errors", "speech"],
-    ["seeds", "hub"],
+    ["seeds", "hub", "batching"],
     ["text", "audio"],
-    ["planning"],
+    ["planning", "voices"],
     ["embedded", "model", "codec"],
     ["decoding"],
     ["synthesizer"],

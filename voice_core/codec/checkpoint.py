@@ -1,10 +1,10 @@
-"""Loads a decoder from an XCodec2 checkpoint: the decoder's weights alone, whichever way they are spelled."""
+"""Reads XCodec2 checkpoints, one half at a time, whichever way the weights are spelled; loads the decoder."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -37,39 +37,42 @@ def load_decoder(directory: Path) -> Decoder:
     config = read_config(directory / "config.json", _sizes(file, weights))
     with torch.device("meta"):  # the weights come from the file: none is drawn here
         decoder = Decoder(config)
-    _require_equal_shapes(file, decoder.state_dict(), weights)
+    require_equal_shapes(file, decoder.state_dict(), weights)
     decoder.load_state_dict(weights, assign=True)
     return decoder
 
 
-def read_weights(directory: Path) -> tuple[Path, dict[str, Tensor]]:
-    """Return the file that lists the decoder's weights, and the weights: float32, weight norm folded.
+def belongs_to_decoder(key: str) -> bool:
+    """Whether a saved tensor is one of the decoder's weights."""
+    return bool(DECODER_KEYS.match(key)) and not UNUSED_KEYS.match(key)
 
-    No other tensor is read: the encoder, four fifths of an original checkpoint, stays on the disk.
+
+def read_weights(
+    directory: Path, belongs: Callable[[str], bool] = belongs_to_decoder
+) -> tuple[Path, dict[str, Tensor]]:
+    """Return the file that lists the weights, and those that belong: float32, weight norm folded.
+
+    No other tensor is read: for the decoder the encoder, four fifths of an original checkpoint, stays on the disk.
     """
-    listing, shards = _weight_files(directory)
+    listing, shards = _weight_files(directory, belongs)
     stored: dict[str, Tensor] = {}
     for shard in shards:
         try:
             with safe_open(shard, framework="pt") as file:
-                for key in filter(_belongs_to_decoder, file.keys()):
+                for key in filter(belongs, file.keys()):
                     stored[key] = file.get_tensor(key).float()
         except (OSError, SafetensorError) as error:
             raise CheckpointError(str(shard), "", f"can't be read: {error}") from error
     return listing, _fold_weight_norm(listing, stored)
 
 
-def _belongs_to_decoder(key: str) -> bool:
-    return bool(DECODER_KEYS.match(key)) and not UNUSED_KEYS.match(key)
-
-
-def _weight_files(directory: Path) -> tuple[Path, list[Path]]:
-    """Return the file that lists the weights and the files that hold the decoder's."""
+def _weight_files(directory: Path, belongs: Callable[[str], bool]) -> tuple[Path, list[Path]]:
+    """Return the file that lists the weights and the files that hold those that belong."""
     index = directory / INDEX_FILE
     if index.is_file():
         try:
             shard_of_key = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            shards = {directory / shard for key, shard in shard_of_key.items() if _belongs_to_decoder(key)}
+            shards = {directory / shard for key, shard in shard_of_key.items() if belongs(key)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(str(index), "weight_map", f"can't be read: {error!r}") from error
         return index, sorted(shards)
@@ -123,10 +126,10 @@ def _count(keys: Iterable[str], numbered: str) -> int:
     return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
-def _require_equal_shapes(file: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+def require_equal_shapes(file: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     """Raise one CheckpointError that names the keys that are missing, unknown or of another shape."""
     problems = dict.fromkeys(expected.keys() - found.keys(), "is missing")
-    problems |= dict.fromkeys(found.keys() - expected.keys(), "is not the decoder's")
+    problems |= dict.fromkeys(found.keys() - expected.keys(), "is unknown")
     for key in expected.keys() & found.keys():
         if expected[key].shape != found[key].shape:
             problems[key] = f"has the shape {list(found[key].shape)}, not {list(expected[key].shape)}"

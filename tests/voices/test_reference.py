@@ -1,0 +1,149 @@
+"""Recordings as people send them: what is taken, and why the rest is not."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from tests.voices.recordings import audio_file, hum
+from voice_core.audio.waveform import Waveform
+from voice_core.errors import RequestError
+from voice_core.voices.reference import ReferenceLimits, content_hash, read_reference
+
+LIMITS = ReferenceLimits()
+FLAC_TOTAL_SAMPLES = slice(21, 26)  # bytes of a file: half a byte of rate and width, then 36 bits of count
+
+
+def read(file: bytes, limits: ReferenceLimits = LIMITS) -> Waveform:
+    return read_reference(file, limits, field="audio_sample")
+
+
+def wav(channels: int, sample_rate: int, body: bytes) -> bytes:
+    """A WAV file of 16 bits by hand, also one that no program would write."""
+    description = struct.pack("<HHIIHH", 1, channels, sample_rate, sample_rate * channels * 2, channels * 2, 16)
+    chunks = b"WAVEfmt " + struct.pack("<I", 16) + description + b"data" + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+@pytest.mark.parametrize(
+    ("container", "encoding"),
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "PCM_U8"),
+        ("WAV", "PCM_24"),
+        ("WAV", "FLOAT"),
+        ("WAV", "ULAW"),
+        ("FLAC", "PCM_16"),
+        ("FLAC", "PCM_24"),
+        ("MP3", "MPEG_LAYER_III"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("AIFF", "PCM_16"),
+        ("CAF", "PCM_16"),
+        ("AU", "PCM_16"),
+    ],
+)
+def test_every_format_gives_the_same_recording(container: str, encoding: str) -> None:
+    recording = read(audio_file(hum(), container=container, encoding=encoding))
+    assert recording.sample_rate == 16000
+    assert recording.seconds == pytest.approx(2.0, abs=0.1)
+    loudness = float(np.sqrt(np.mean(np.square(recording.samples))))
+    assert loudness == pytest.approx(float(np.sqrt(np.mean(np.square(hum())))), rel=0.1)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 11025, 22050, 24000, 44100, 48000, 96000])
+def test_every_usual_rate_is_taken(sample_rate: int) -> None:
+    assert read(audio_file(hum(1.5, sample_rate), sample_rate)).sample_rate == sample_rate
+
+
+def test_stereo_is_mixed() -> None:
+    mono = hum()
+    both = read(audio_file(np.stack([mono, mono / 2], axis=1), encoding="FLOAT"))
+    np.testing.assert_allclose(both.samples, 0.75 * mono, atol=1e-6)
+
+
+def test_the_same_samples_have_the_same_hash_in_any_container() -> None:
+    rounded = np.rint(hum() * 32767).astype(np.int16)
+    as_wav, as_flac = (read(audio_file(rounded, container=kind)) for kind in ("WAV", "FLAC"))
+    assert content_hash(as_wav) == content_hash(as_flac) != content_hash(read(audio_file(hum(pitch=121))))
+
+
+def test_a_float_file_beyond_full_scale_is_scaled_down() -> None:
+    assert read(audio_file(4 * hum(), encoding="FLOAT")).peak == pytest.approx(1.0)
+
+
+def test_the_limits_are_the_operators() -> None:
+    tight = ReferenceLimits(shortest_seconds=3, longest_seconds=5)
+    for seconds, reason in ((2.0, "too short"), (6.0, "too long")):
+        with pytest.raises(RequestError, match=reason):
+            read(audio_file(hum(seconds)), tight)
+    assert read(audio_file(hum(5.0)), tight).seconds == 5.0
+
+
+def half(file: bytes) -> bytes:
+    return file[: len(file) // 2]
+
+
+def clipped() -> bytes:
+    return audio_file(np.clip(20 * hum(), -1, 1))
+
+
+def with_nan() -> bytes:
+    samples = hum()
+    samples[1000] = np.nan
+    return audio_file(samples, encoding="FLOAT")
+
+
+MALFORMED = {
+    "empty": (b"", "is empty"),
+    "zeros": (bytes(1000), "is not audio"),
+    "text": (b"RIFX hello" * 100, "is not audio"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(1000), "is not audio"),
+    "mp3 magic alone": (b"\xff\xfb\x90\x00" * 10, "is not audio"),
+    "id3 alone": (b"ID3" + bytes(1000), "is not audio"),
+    "wav header alone": (audio_file(hum())[:44], "is cut short"),
+    "half a wav": (half(audio_file(hum())), "is cut short"),
+    "half a flac": (half(audio_file(hum(), container="FLAC")), "is not audio"),
+    "half an mp3": (half(audio_file(hum(4), container="MP3", encoding="MPEG_LAYER_III")), "is cut short"),
+    "ogg header alone": (audio_file(hum(), container="OGG", encoding="VORBIS")[:60], "is not audio"),
+    "no channels": (wav(0, 16000, bytes(64000)), "is not audio"),
+    "eight channels": (wav(8, 16000, bytes(64000)), "has 8 channels"),
+    "thousands of channels": (wav(9999, 16000, bytes(64000)), "is not audio"),
+    "no rate": (wav(1, 0, bytes(64000)), "is not audio"),
+    "1 Hz": (wav(1, 1, bytes(64)), "has 1 samples a second"),
+    "192 kHz": (audio_file(hum(2.0, 192_000), 192_000), "has 192000 samples a second"),
+    "no samples": (wav(1, 16000, b""), "too short"),
+    "half a second": (audio_file(hum(0.5)), "too short: 0.50 s"),
+    "31 seconds": (audio_file(hum(31)), "too long: at most 30 s"),
+    "silence": (audio_file(np.zeros(32000, dtype=np.float32)), "is silent"),
+    "whispering noise floor": (audio_file(hum() / 500), "is silent"),
+    "clipped": (clipped(), "is clipped beyond use"),
+    "not numbers": (with_nan(), "aren't finite"),
+    "infinity": (audio_file(np.full(32000, np.inf, dtype=np.float32), encoding="FLOAT"), "aren't finite"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_holds_no_voice_is_refused_with_the_reason(name: str) -> None:
+    file, reason = MALFORMED[name]
+    with pytest.raises(RequestError, match=reason) as refusal:
+        read(file)
+    assert refusal.value.field == "audio_sample"
+
+
+@pytest.mark.parametrize("count_known", [True, False])
+def test_two_hours_of_silence_cost_no_memory(count_known: bool) -> None:
+    bomb = bytearray(audio_file(np.zeros(16000 * 7200, dtype=np.float32), container="FLAC"))
+    assert len(bomb) < 500_000
+    if not count_known:  # as a program writes it that doesn't know how much will come
+        first, *_ = bomb[FLAC_TOTAL_SAMPLES]
+        bomb[FLAC_TOTAL_SAMPLES] = bytes([first & 0xF0, 0, 0, 0, 0])
+    tracemalloc.start()
+    with pytest.raises(RequestError, match="too long"):
+        read(bytes(bomb))
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 10_000_000
