@@ -38,11 +38,7 @@ def build(settings: Settings) -> Application:
     synthesizer_resources: dict[str, Any] = {"num_cpus": settings.cpu_threads, "num_gpus": int(on_gpu)}
     hidden_gpu: dict[str, Any] = {"runtime_env": NO_GPU_ENVIRONMENT} if on_gpu else {}
     synthesizer = _with_resources(Synthesizer, synthesizer_resources).bind(
-        model=settings.model,
-        device=device,
-        precision=settings.precision,
-        max_rows=settings.max_rows,
-        cpu_threads=settings.cpu_threads,
+        settings.model_copy(update={"device": device})
     )
     composer = _with_resources(Composer, {"num_cpus": COMPOSER_CPUS, **hidden_gpu}).bind()
     ingress = _with_resources(Ingress, {"num_cpus": INGRESS_CPUS, **hidden_gpu})

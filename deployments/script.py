@@ -32,8 +32,9 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts) -> Script:
     )
     seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
     seeds = sample_seeds(seed, wanted.n)
+    request = secrets.token_hex(8)
     segments = tuple(
-        Segment(piece.text, piece.seconds, index=index, seeds=seeds, sampling=wanted.sampling)
+        Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, request=request)
         for index, piece in enumerate(planned.segments)
     )
     return Script(segments, seeds)

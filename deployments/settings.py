@@ -27,8 +27,14 @@ class Settings(BaseModel):
     wait_for_gpu: bool = False
     # of the decoder where there is no GPU; two threads on shared cores can be slower than one
     cpu_threads: int = Field(default=1, ge=1)
-    # segments, or samples of them, that one pass of the decoder speaks together
-    max_rows: int = Field(default=16, ge=1)
+    # rows (segments, or samples of them) that are spoken together; without it as many as fit into the memory
+    max_rows: int | None = Field(default=None, ge=1)
+    # new rows join those that are being spoken; false lets them wait until all of those have ended
+    in_flight: bool = True
+    # of the rows, that one request may take while others wait
+    largest_share: float = Field(default=0.5, gt=0, le=1)
+    # the same bits whatever else is in flight, at the price of a full house in every step
+    deterministic: bool = False
     # of one request
     longest_text_characters: int = Field(default=20_000, ge=1)
     # a text of escaped emoji takes 12 bytes a character
@@ -42,5 +48,5 @@ class Admission(BaseModel):
 
     # this many go in at once, without waiting for more
     segments: int = Field(default=16, ge=1)
-    # an idle decoder waits so long for more: the 16 calls of one request arrive within 0.04 s on two free cores
-    window_seconds: float = Field(default=0.1, ge=0)
+    # so long is waited for more: the decoder takes them while it speaks, so waiting only makes larger groups
+    window_seconds: float = Field(default=0.005, ge=0)

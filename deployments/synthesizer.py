@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
-from deployments.settings import Admission, Device, Precision
+from deployments.settings import Admission, Settings
 from voice_core.speech import ModelFacts, Segment, Speech
 
 if TYPE_CHECKING:  # torch comes with it, and only a replica may pay for that
@@ -35,7 +35,7 @@ class DecoderCounters:
 
 
 @serve.deployment(
-    max_ongoing_requests=32,  # two full passes: one is spoken, one waits; the rest may go to other replicas
+    max_ongoing_requests=20,  # rows and a few that wait for a slot; the rest may go to other replicas
     user_config=Admission().model_dump(),
     health_check_period_s=2,  # /readyz believes the controller while a replica is too busy to be asked
     health_check_timeout_s=30,
@@ -46,14 +46,22 @@ class DecoderCounters:
 class Synthesizer:
     """Speaks segments: one arrives, waits for the others of its moment, and comes back as speech."""
 
-    def __init__(self, model: str, device: Device, precision: Precision, max_rows: int, cpu_threads: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         import torch
 
         from voice_core.synthesizer import Synthesizer as Decoder
 
-        if device == "cpu":
-            torch.set_num_threads(cpu_threads)
-        self._decoder = Decoder.load(model, device=device, precision=precision, max_rows=max_rows)
+        if settings.device == "cpu":
+            torch.set_num_threads(settings.cpu_threads)
+        self._decoder = Decoder.load(
+            settings.model,
+            device=settings.device,
+            precision=settings.precision,
+            max_rows=settings.max_rows,
+            in_flight=settings.in_flight,
+            largest_share=settings.largest_share,
+            deterministic=settings.deterministic,
+        )
         logger.info("Speaks with %s", self._decoder.facts)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

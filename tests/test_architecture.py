@@ -17,6 +17,7 @@ LAYERS = [
     ["text", "audio"],
     ["planning", "voices"],
     ["embedded", "model", "codec"],
+    ["voices"],
     ["decoding"],
     ["synthesizer"],
     ["__main__"],

@@ -52,6 +52,7 @@ class Segment:
     seeds: tuple[int, ...] = (0,)  # one sample each; they share the text's encoder row
     sampling: Sampling = field(default_factory=Sampling)
     prompt: VoicePrompt | None = None
+    request: str = ""  # whose it is: under load no request gets more than its share of the decoder
 
 
 @dataclass(frozen=True)

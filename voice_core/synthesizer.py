@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -13,13 +14,15 @@ import torch
 from voice_core.codec.codec import Codec
 from voice_core.codec.worker import CodecWorker, Sounds
 from voice_core.decoding.decoder import BatchDecoder
-from voice_core.decoding.engine import Engine, RowHandle
+from voice_core.decoding.engine import DEFAULT_LARGEST_SHARE, Engine, RowHandle
 from voice_core.decoding.rows import Row, SpokenRow, prompt_row_codes, row_target_frames
+from voice_core.decoding.slots import slot_bytes
 from voice_core.embedded import DIRECTORY as EMBEDDED_DIRECTORY
 from voice_core.errors import CheckpointError, RequestError, SynthesisError
 from voice_core.hub import checkpoint_directory
 from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
+from voice_core.model.network import Network
 from voice_core.model.packing import pack_linears
 from voice_core.model.tokenizer import TextTokenizer, load_tokenizer
 from voice_core.speech import ModelFacts, Segment, Speech
@@ -27,6 +30,11 @@ from voice_core.speech import ModelFacts, Segment, Speech
 EMBEDDED = "embedded"  # the model's name for the voice in the package
 
 LONGEST_PROMPT_SECONDS = 30.0  # room in a slot for the voice prompt
+# Slots where nobody says how many. More than these bring no speed: a CPU is busy with a few rows, and a GPU's step
+# grows with every row once it no longer waits for the weights.
+MOST_ROWS = {"cpu": 16, "mps": 16, "cuda": 128}
+MEMORY_SHARE = 0.8  # of the free memory that slots may take; the rest is for passes through encoder, prefill and codec
+
 LONGEST_TEXT_TOKENS = 1024  # of a segment and its prompt's transcript; 70 s of fast English, letter by letter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -61,6 +69,7 @@ class Synthesizer:
         self,
         model_id: str,
         decoder: BatchDecoder,
+        engine: Engine,
         tokenizer: TextTokenizer,
         codec: Codec,
     ) -> None:
@@ -75,11 +84,26 @@ class Synthesizer:
             device=str(decoder.network.device),
             max_rows=decoder.slots.slots,
         )
-        self._engine = Engine(decoder)
+        self._engine = engine
 
     @classmethod
-    def load(cls, model: str, *, device: str = "auto", precision: str = "auto", max_rows: int = 16) -> Synthesizer:
-        """Load a checkpoint (a directory, a hub id or "embedded") with its codec; raises CheckpointError."""
+    def load(
+        cls,
+        model: str,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        max_rows: int | None = None,
+        in_flight: bool = True,
+        largest_share: float = DEFAULT_LARGEST_SHARE,
+        deterministic: bool = False,
+    ) -> Synthesizer:
+        """Load a checkpoint (a directory, a hub id or "embedded") with its codec.
+
+        Without `max_rows` there are as many slots as fit into the device's free memory, up to MOST_ROWS. See Engine for
+        `in_flight` and `largest_share`, BatchDecoder for `deterministic`. Raises CheckpointError, and ValueError for a
+        device, a precision or a number of rows that can't be had.
+        """
         directory = model_directory(model)
         config = read_config(directory)
         place = chosen_device(device)
@@ -88,9 +112,14 @@ class Synthesizer:
         codec = Codec.load(checkpoint_directory(config.codec_name, relative_to=directory), place)
         _check_codec(codec, config, directory)
         decoder = BatchDecoder(
-            network, max_rows=max_rows, max_frames=slot_frames(config), max_tokens=LONGEST_TEXT_TOKENS
+            network,
+            max_rows=_rows_that_fit(network, max_rows),
+            max_frames=slot_frames(config),
+            max_tokens=LONGEST_TEXT_TOKENS,
+            deterministic=deterministic,
         )
-        return cls(model, decoder, load_tokenizer(directory, config), codec)
+        engine = Engine(decoder, in_flight=in_flight, largest_share=largest_share)
+        return cls(model, decoder, engine, load_tokenizer(directory, config), codec)
 
     @property
     def passes(self) -> int:
@@ -114,11 +143,10 @@ class Synthesizer:
                 rows.append((ticket, self._rows(ticket.segment)))
             except RequestError as error:
                 ticket.future.set_exception(error)
-        handles = iter(self._engine.submit([row for _, of_ticket in rows for row in of_ticket]))
         for ticket, of_ticket in rows:
-            mine = [next(handles) for _ in of_ticket]
-            ticket._follow(mine)
-            _when_all_done(mine, partial(self._sound_out, ticket, mine))
+            handles = self._engine.submit(of_ticket, ticket.segment.request)
+            ticket._follow(handles)
+            _when_all_done(handles, partial(self._sound_out, ticket, handles))
         return tickets
 
     def speak(self, segments: Sequence[Segment]) -> list[list[Speech]]:
@@ -202,6 +230,24 @@ def slot_frames(config: ModelConfig) -> int:
     """Return how many decoder positions the longest row needs: start code, prompt, separator, speech, overrun."""
     speech = config.frames_per_second * (LONGEST_PROMPT_SECONDS + config.longest_seconds)
     return int(speech) + config.extra_frames + 4
+
+
+def _rows_that_fit(network: Network, wanted: int | None) -> int:
+    """Return how many slots the device's free memory holds; ValueError if it is less than `wanted`, or nothing."""
+    config, device = network.config, network.device
+    each = slot_bytes(config.decoder, slot_frames(config), LONGEST_TEXT_TOKENS, network.dtype)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_host_bytes()
+    fitting = int(MEMORY_SHARE * free) // each
+    if fitting < (wanted or 1):
+        raise ValueError(
+            f"max_rows: {wanted or 1} rows need {(wanted or 1) * each / 1e9:.1f} GB, "
+            f"{device} has {free / 1e9:.1f} GB free and {MEMORY_SHARE:.0%} of it may be used"
+        )
+    return wanted or min(fitting, MOST_ROWS[device.type])
+
+
+def _free_host_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _chosen_dtype(precision: str, device: torch.device, config: ModelConfig) -> torch.dtype:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from voice_core.codec.checkpoint import load_decoder
-from voice_core.codec.codec import MAX_PASS_FRAMES, MOST_PADDING, Codec, group_into_passes
+from voice_core.codec.codec import Codec
 from voice_core.codec.config import CodecConfig
 from voice_core.errors import CheckpointError, SynthesisError
 
@@ -149,25 +149,3 @@ def test_a_saved_codec_sounds_as_before(tmp_path: Path) -> None:
     (item,) = random_items(5)
     loaded = Codec.load(save(tmp_path, decoder.state_dict(), TOY_44K))
     assert_close(loaded.decode_batch([item])[0], Codec(decoder).decode_batch([item])[0])
-
-
-def test_passes_hold_every_item_once_with_little_padding() -> None:
-    lengths = [int(frames) for frames in np.random.default_rng(2).integers(0, 900, 200)]
-    passes = group_into_passes(lengths)
-    assert sorted(number for members in passes for number in members) == [
-        number for number, frames in enumerate(lengths) if frames
-    ]
-    for members in passes:
-        frames = [lengths[number] for number in members]
-        computed = max(frames) * len(frames)
-        assert computed <= MAX_PASS_FRAMES
-        assert computed - sum(frames) < MOST_PADDING * computed
-
-
-def test_equal_lengths_share_a_pass_and_very_unequal_ones_do_not() -> None:
-    assert group_into_passes([50, 50, 50]) == [[0, 1, 2]]
-    assert group_into_passes([10, 100]) == [[1], [0]]
-
-
-def test_an_item_beyond_the_budget_is_a_pass_of_its_own() -> None:
-    assert group_into_passes([MAX_PASS_FRAMES + 1, MAX_PASS_FRAMES + 1]) == [[0], [1]]

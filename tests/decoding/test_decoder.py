@@ -93,14 +93,14 @@ def test_logits_and_hidden_states_are_the_references(fixtures: Path) -> None:
             if "enc_last_hidden" not in arrays:
                 continue  # variants that must equal another one keep tokens and logits only
             memory = torch.tensor(arrays["enc_last_hidden"][number, : len(row.text_ids)])
-            torch.testing.assert_close(seen["encoder"][0][0], memory, rtol=0, atol=1e-4)
+            torch.testing.assert_close(seen["encoder.norm"][0][0], memory, rtol=0, atol=1e-4)
             prefill = torch.tensor(arrays["prefill_hidden"][number])
-            torch.testing.assert_close(seen["decoder"][0][0], prefill, rtol=0, atol=1e-3)
+            torch.testing.assert_close(seen["decoder.norm"][0][0], prefill, rtol=0, atol=1e-3)
 
 
 def watched(network: Network, row: Row) -> dict[str, list[Tensor]]:
     """What each part of the network put out while it spoke one row."""
-    seen: dict[str, list[Tensor]] = {"encoder": [], "decoder": [], "head": []}
+    seen: dict[str, list[Tensor]] = {"encoder.norm": [], "decoder.norm": [], "head": []}
     hooks = []
     for name, outputs in seen.items():
         part = network.get_submodule(name)
@@ -179,7 +179,7 @@ def test_rows_admitted_while_others_speak_say_the_same() -> None:
 def test_samples_of_one_text_share_its_encoder_row_and_prefill() -> None:
     network = toy_network()
     seen = []
-    hook = network.encoder.register_forward_hook(lambda _m, ids, _o: seen.append(ids[0].shape[0]))
+    hook = network.encoder.embedding.register_forward_hook(lambda _m, ids, _o: seen.append(ids[0].shape[0]))
     rows = [Row((5, 6, 7), 40, seed=seed) for seed in range(6)] + [Row((8, 9), 40)]
     decoder_of(network).speak(rows)
     hook.remove()

@@ -1,12 +1,20 @@
+import random
 import threading
+import time
+from dataclasses import replace
 
 import pytest
+import torch
+from torch import Tensor
 
 from tests.decoding.test_decoder import decoder_of, different_rows
 from tests.toy import toy_network
+from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.engine import Engine, RowHandle
-from voice_core.decoding.rows import Row
+from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.errors import RequestError, SynthesisError
+from voice_core.model.network import Network
+from voice_core.model.packing import pack_linears
 from voice_core.speech import FinishReason
 
 LONG = Row((1, 2, 3), 700)
@@ -34,10 +42,11 @@ def test_rows_come_out_as_the_decoder_speaks_them() -> None:
     engine.close()
 
 
-def test_what_arrives_during_a_pass_is_gathered_for_the_next() -> None:
+@pytest.mark.parametrize(("in_flight", "passes"), [(True, 1), (False, 2)])
+def test_what_arrives_during_a_pass_joins_it_or_is_gathered_for_the_next(in_flight: bool, passes: int) -> None:
     network = toy_network()
     rows = different_rows(network.config, 8)
-    engine = Engine(decoder_of(network))
+    engine = Engine(decoder_of(network), in_flight=in_flight)
     go = held_back(engine)
     handles = engine.submit(rows[:1])
     while not engine.passes:
@@ -46,7 +55,128 @@ def test_what_arrives_during_a_pass_is_gathered_for_the_next() -> None:
         handles += engine.submit([row])  # seven arrivals, one after the other
     go.set()
     assert [handle.future.result(10) for handle in handles] == decoder_of(network).speak(rows)
-    assert engine.passes == 2
+    assert engine.passes == passes
+    engine.close()
+
+
+def test_random_arrivals_and_cancellations_change_nothing_for_the_others() -> None:
+    network = toy_network()
+    rows = different_rows(network.config, 24)
+    expected = decoder_of(network).speak(rows)
+    rng = random.Random(3)
+    for _ in range(4):
+        engine = Engine(decoder_of(network, max_rows=6))
+        handles: dict[int, RowHandle] = {}
+        left = rng.sample(range(24), 24)
+        while left:
+            group = [left.pop() for _ in range(min(len(left), rng.randrange(1, 6)))]
+            handles.update(zip(group, engine.submit([rows[i] for i in group], request=str(len(left))), strict=True))
+            if rng.random() < 0.3:
+                handles[rng.choice(list(handles))].cancel()
+            time.sleep(rng.random() * 0.02)
+        for index, handle in handles.items():
+            spoken = handle.future.result(30)
+            if spoken.finish_reason is FinishReason.CANCELLED:
+                assert spoken.ids == expected[index].ids[: len(spoken.ids)]
+            else:
+                assert spoken == expected[index]
+        engine.close()
+
+
+class Watched(BatchDecoder):
+    """Keeps the bits of every hidden state that a row's codes are drawn from."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network, max_rows=5, max_frames=100, max_tokens=80, deterministic=True)
+        self.bits: dict[int, list[bytes]] = {}
+
+    def _draw(self, hidden: Tensor, computed: slice, live: int | None = None) -> None:
+        for state, row in zip(hidden, self._live[computed], strict=False):
+            self.bits.setdefault(row.number, []).append(state.numpy().tobytes())
+        super()._draw(hidden, computed, live)
+
+
+def said_in_a_random_pattern(network: Network, rows: list[Row], rng: random.Random) -> dict[int, list[bytes]]:
+    """Let the rows arrive in random groups at random steps; return each one's codes and hidden states."""
+    decoder = Watched(network)
+    waiting = rng.sample(range(len(rows)), len(rows))
+    said: dict[int, list[bytes]] = {}
+    places: dict[int, int] = {}
+    while waiting or decoder.live_rows:
+        group = [waiting.pop() for _ in range(min(len(waiting), decoder.free_slots, rng.randrange(4)))]
+        places |= dict(zip(decoder.admit([rows[index] for index in group]), group, strict=True))
+        for _ in range(rng.randrange(1, 12)):
+            for number, outcome in decoder.retire():
+                assert isinstance(outcome, SpokenRow)
+                said[places[number]] = [str(outcome.ids).encode(), *decoder.bits[number]]
+            if decoder.live_rows:
+                decoder.step()
+    return said
+
+
+def test_deterministic_rows_are_the_same_to_the_bit_in_every_arrival_pattern() -> None:
+    network = toy_network(extra_cutoff=0.0)
+    pack_linears(network)
+    rows = [replace(row, target_frames=row.prompt_frames + 15) for row in different_rows(network.config, 9)]
+    rng = random.Random(7)
+    first = said_in_a_random_pattern(network, rows, rng)
+    assert len(first) == 9
+    for _ in range(199):
+        assert said_in_a_random_pattern(network, rows, rng) == first
+
+
+def test_one_request_does_not_take_all_slots_while_others_wait() -> None:
+    network = toy_network()
+    engine = Engine(decoder_of(network, max_rows=4), largest_share=0.5)
+    go = held_back(engine)
+    first = engine.submit([Row((1, 2), 30)], "first")
+    while not engine.passes:
+        pass
+    big = engine.submit([replace(LONG, seed=seed) for seed in range(6)], "big")
+    small = engine.submit([Row((3, 4), 30)], "small")
+    go.set()
+    assert small[0].future.result(10).ids
+    assert first[0].future.result(10).ids
+    assert not any(handle.future.done() for handle in big)
+    for handle in big:
+        handle.cancel()
+    engine.close()
+
+
+def test_a_failing_admission_fails_its_rows_only() -> None:
+    network = toy_network()
+    engine = Engine(decoder_of(network))
+    go = held_back(engine)
+    speaking = engine.submit([Row((1, 2), 40)])
+    while not engine.passes:
+        pass
+    hook = network.encoder.embedding.register_forward_hook(out_of_memory)
+    failing = engine.submit([Row((5, 6), 40)])
+    go.set()
+    with pytest.raises(torch.OutOfMemoryError):
+        failing[0].future.result(10)
+    hook.remove()
+    assert speaking[0].future.result(10) == decoder_of(network).speak([Row((1, 2), 40)])[0]
+    assert engine.submit([Row((5, 6), 40)])[0].future.result(10).ids
+    engine.close()
+
+
+def out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("no memory left")
+
+
+def test_a_row_of_broken_logits_fails_alone() -> None:
+    network = toy_network()
+    network.encoder.embedding.weight[50] = torch.nan  # a text with this token is NaN from the start
+    rows = [Row((1, 2), 30), Row((50, 2), 30), Row((3, 4), 30)]
+    engine = Engine(decoder_of(network))
+    handles = engine.submit(rows)
+    with pytest.raises(SynthesisError, match="no numbers"):
+        handles[1].future.result(10)
+    assert [handles[0].future.result(10), handles[2].future.result(10)] == decoder_of(network).speak(rows[::2])
+    later = [replace(row, seed=9) for row in rows[::2]]
+    after = [handle.future.result(10) for handle in engine.submit(later)]  # in the slot that held NaN too
+    assert after == decoder_of(network).speak(later)
     engine.close()
 
 
@@ -113,4 +243,4 @@ def test_closing_fails_what_is_still_here_and_refuses_what_comes() -> None:
 
 
 def test_a_rows_future_cannot_be_cancelled_under_the_decoder() -> None:
-    assert not RowHandle(LONG).future.cancel()
+    assert not RowHandle(LONG, "").future.cancel()

@@ -108,7 +108,7 @@ def test_samples_of_one_request_are_spoken_in_one_pass_and_repeat_alone(
     assert base64.b64decode(last["audio"]) == speak(client, seed=last["seed"]).content
 
 
-def test_sixteen_segments_that_came_during_one_pass_are_spoken_in_the_next(
+def test_sixteen_segments_join_the_pass_that_is_being_spoken(
     client: openai.OpenAI, counters: Callable[[], DecoderCounters]
 ) -> None:
     before = counters()
@@ -121,7 +121,16 @@ def test_sixteen_segments_that_came_during_one_pass_are_spoken_in_the_next(
     after = counters()
     assert answer.headers["x-segments"] == "16"
     assert len(answer.headers["x-finish-reasons"].split(",")) == 16
-    assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (2, 17)
+    assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (1, 17)
+
+
+def test_sixteen_segments_of_one_request_are_one_pass(
+    client: openai.OpenAI, counters: Callable[[], DecoderCounters]
+) -> None:
+    before = counters()
+    speak(client, "\n".join(["This is one more line of the text."] * 16), seed=1)
+    after = counters()
+    assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (1, 16)
 
 
 def test_two_requests_at_once_are_spoken_in_one_pass_as_each_alone(

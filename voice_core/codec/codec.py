@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from voice_core.batching import padded_groups
 from voice_core.codec.checkpoint import load_decoder
 from voice_core.codec.config import FRAMES_PER_SECOND
 from voice_core.codec.decoder import Decoder
@@ -22,7 +23,6 @@ from voice_core.hub import checkpoint_directory
 
 Codes = Sequence[int] | NDArray[Any] | Tensor  # [frames] whole numbers
 
-MOST_PADDING = 0.25  # of a pass; more costs more time than another pass does
 # 82 s of audio, which already fills a GPU. The published models need about 200 KB of activations a frame (on
 # a CPU), so that a pass stays below 1 GB. A longer item is a pass of its own.
 MAX_PASS_FRAMES = 4096
@@ -44,7 +44,7 @@ class Codec:
         self._decoder = decoder.to(device, torch.float32)
         self._device = torch.device(device)
         self._config = decoder.config
-        self._most_items = MAX_PASS_FRAMES if (self._device.type != "cpu" if batched is None else batched) else 1
+        self._most_items = None if (self._device.type != "cpu" if batched is None else batched) else 1
         # [codebook_size] the codebook index of each code that may be said
         self._code_map = None if self._config.code_map is None else np.array(self._config.code_map)
 
@@ -81,7 +81,8 @@ class Codec:
         """
         indices = [self._indices(number, item) for number, item in enumerate(items)]
         sounds = [np.zeros(0, dtype=np.float32) for _ in items]
-        for members in group_into_passes([len(item) for item in indices], self._most_items):
+        lengths = [len(item) for item in indices]
+        for members in padded_groups(lengths, most_positions=MAX_PASS_FRAMES, most_items=self._most_items):
             for member, sound in zip(members, self._decode_pass([indices[m] for m in members]), strict=True):
                 if not np.isfinite(sound).all():
                     raise SynthesisError(f"item {member}: the codec decoded {len(indices[member])} codes to no sound")
@@ -121,26 +122,3 @@ class Codec:
         # Copies, so that a short sound doesn't keep the whole pass in memory.
         samples = [count * self.samples_per_frame for count in frames]
         return [sound[:end].copy() for sound, end in zip(sounds.cpu().numpy(), samples, strict=True)]
-
-
-def group_into_passes(lengths_frames: Sequence[int], most_items: int = MAX_PASS_FRAMES) -> list[list[int]]:
-    """Return groups of at most `most_items` item numbers, longest first, that keep MOST_PADDING and MAX_PASS_FRAMES.
-
-    Items without frames are in none.
-    """
-    passes: list[list[int]] = []
-    members: list[int] = []
-    longest = spoken = 0  # frames of the first member, and of all members
-    for number in sorted(range(len(lengths_frames)), key=lambda item: -lengths_frames[item]):
-        frames = lengths_frames[number]
-        if frames == 0:
-            break
-        computed = longest * (len(members) + 1)
-        fits = computed <= MAX_PASS_FRAMES and spoken + frames > computed * (1 - MOST_PADDING)
-        fits &= len(members) < most_items
-        if not (members and fits):
-            members, longest, spoken = [], frames, 0
-            passes.append(members)
-        members.append(number)
-        spoken += frames
-    return passes

@@ -1,33 +1,47 @@
 """The decoder's own thread: rows go in from any thread, come out as futures, and are spoken together.
 
     engine = Engine(decoder)
-    handles = engine.submit(rows)          # from any thread, returns at once
-    spoken = handles[0].future.result()    # SpokenRow, or the error of this row alone
+    handles = engine.submit(rows, request="42")   # from any thread, returns at once
+    spoken = handles[0].future.result()           # SpokenRow, or the error of this row alone
 
-Whatever waits when the decoder gets free is taken in one pass, so requests that arrive while a pass is being spoken are
-gathered for the next one.
+Rows are admitted between two steps of those that are being spoken. An admission is done in pieces, and only as many of
+them at a time as the running rows can spare (`PATIENCE_STEPS`).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 
-from voice_core.decoding.decoder import BatchDecoder
+import torch
+
+from voice_core.decoding.decoder import BatchDecoder, Outcome
 from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.errors import SynthesisError, VoiceError
+from voice_core.speech import FinishReason
 
 logger = logging.getLogger(__name__)
 
+# How long, in times of a step, running rows are held up at a time for those that are being admitted.
+PATIENCE_STEPS = 1.0
+
+# Of the texts and prompts that are admitted together while others speak: bounds what one piece can take.
+GROUP_POSITIONS = {"cpu": 256, "cuda": 4096}
+
+DEFAULT_LARGEST_SHARE = 0.5  # of the slots, for one request while others wait
+
 
 class RowHandle:
-    """A row on its way: what will have come out of it, and the way to call it off."""
+    """A row on its way: what will have come out of it, how far it is, and the way to call it off."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, request: str) -> None:
         self.row = row
+        self.request = request
+        self.number: int | None = None  # the decoder's, once it is admitted
         self.future: Future[SpokenRow] = Future()
         self.future.set_running_or_notify_cancel()  # only `cancel` below calls it off, never the future's own
         self.cancelled = threading.Event()
@@ -38,12 +52,24 @@ class RowHandle:
 
 
 class Engine:
-    """Owns a decoder and the one thread that touches it."""
+    """Owns a decoder and the one thread that touches it.
 
-    def __init__(self, decoder: BatchDecoder) -> None:
+    First come, first served over requests; while others wait, one request gets at most `largest_share` of the slots.
+    With `in_flight` false rows wait until all that are being spoken have ended.
+    """
+
+    def __init__(
+        self, decoder: BatchDecoder, *, in_flight: bool = True, largest_share: float = DEFAULT_LARGEST_SHARE
+    ) -> None:
         self._decoder = decoder
+        self._in_flight = in_flight
+        self._slots_of_one = max(1, int(largest_share * decoder.slots.slots))
+        self._group_positions = GROUP_POSITIONS.get(decoder.network.device.type, GROUP_POSITIONS["cpu"])
         self._waiting: deque[RowHandle] = deque()
+        self._entering: list[RowHandle] = []
+        self._admission: Generator[None, None, list[int]] | None = None
         self._live: dict[int, RowHandle] = {}  # by the decoder's number
+        self._step_seconds = 0.0  # the last one's
         self._wake = threading.Condition()
         self._closing = False
         self.passes = 0  # times that rows were taken into an idle decoder
@@ -55,15 +81,19 @@ class Engine:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def submit(self, rows: Sequence[Row]) -> list[RowHandle]:
-        """Put rows in the queue, together: a pass that has room takes all of them."""
-        handles = [RowHandle(row) for row in rows]
+    def submit(self, rows: Sequence[Row], request: str = "") -> list[RowHandle]:
+        """Put the rows of one request in the queue together."""
+        handles = [RowHandle(row, request) for row in rows]
         with self._wake:
             if self._closing:
                 raise SynthesisError("the decoder is being shut down")
             self._waiting.extend(handles)
             self._wake.notify()
         return handles
+
+    def spoken_frames(self, handle: RowHandle) -> int:
+        """Return how many codes a row that is being spoken has drawn so far; 0 before and afterwards."""
+        return 0 if handle.number is None else self._decoder.spoken_frames(handle.number)
 
     def close(self) -> None:
         """Stop the thread; rows that are still here fail with SynthesisError."""
@@ -73,68 +103,139 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._wait_for_rows():
+        while self._wait_for_work():
             try:
-                self._speak_one_pass()
+                self._admit_a_little()
+                self._drop_cancelled()
+                self._step()
             except Exception as error:  # whatever it is, it must reach those who wait, and the next rows be spoken
-                logger.exception("A pass of the decoder failed")
+                logger.exception("The decoder failed")
                 self._fail_live(error)
-        self._fail(list(self._waiting), SynthesisError("the decoder was shut down"))
+        shut_down = SynthesisError("the decoder was shut down")
+        self._admission = None
+        self._fail_live(shut_down)
+        self._fail([*self._entering, *self._waiting], shut_down)
 
-    def _wait_for_rows(self) -> bool:
+    def _wait_for_work(self) -> bool:
         with self._wake:
-            self._wake.wait_for(lambda: self._waiting or self._closing)
+            self._wake.wait_for(lambda: self._waiting or self._live or self._admission or self._closing)
             return not self._closing
 
-    def _speak_one_pass(self) -> None:
-        self._admit()
-        while self._live and not self._closing:
-            self._drop_cancelled()
-            self._resolve(self._decoder.retire())
-            if self._live:
-                self._decoder.step()
-        if self._live:
-            self._fail_live(SynthesisError("the decoder was shut down"))
-
-    def _admit(self) -> None:
-        """Take as many waiting rows as there are slots; a row that can't be spoken fails alone."""
-        with self._wake:
-            handles = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._decoder.free_slots))]
-        fitting = []
-        for handle in handles:
-            try:
-                self._decoder.check(handle.row)
-            except VoiceError as error:
-                handle.future.set_exception(error)
-            else:
-                fitting.append(handle)
-        if not fitting:
+    def _step(self) -> None:
+        if not self._live:
             return
-        self.passes += 1
+        start = time.perf_counter()
+        self._decoder.step()
+        self._step_seconds = time.perf_counter() - start
+        self._resolve(self._decoder.retire())
+
+    def _admit_a_little(self) -> None:
+        """Go on with an admission, or begin one, for as long as the running rows have patience."""
+        deadline = time.perf_counter() + PATIENCE_STEPS * self._step_seconds
+        while not self._live or time.perf_counter() < deadline:
+            if self._admission is None and not self._begin_admission():
+                return
+            try:
+                self._next_piece()
+            except Exception as error:
+                if not isinstance(error, VoiceError):
+                    logger.exception("An admission failed; %d rows with it", len(self._entering))
+                self._fail(self._entering, error)
+                self._entering, self._admission = [], None
+
+    def _next_piece(self) -> None:
+        assert self._admission is not None, "an admission has begun"
         try:
-            numbers = self._decoder.admit([handle.row for handle in fitting])
-        except Exception as error:
-            self._fail(fitting, error)
-            raise
-        self._live.update(zip(numbers, fitting, strict=True))
+            next(self._admission)
+            self._synchronise()
+        except StopIteration as end:
+            numbers: list[int] = end.value
+            for number, handle in zip(numbers, self._entering, strict=True):
+                handle.number = number
+            self._live.update(zip(numbers, self._entering, strict=True))
+            self._entering, self._admission = [], None
+            self._resolve(self._decoder.retire())
+
+    def _begin_admission(self) -> bool:
+        """Choose rows that wait and have a slot; False if there are none."""
+        if self._live and not self._in_flight:
+            return False
+        self._entering = self._chosen()
+        if not self._entering:
+            return False
+        self.passes += not self._live
+        self._admission = self._decoder.admission([handle.row for handle in self._entering])
+        return True
+
+    def _chosen(self) -> list[RowHandle]:
+        """Take rows out of the queue for the next admission; those that can't be spoken fail alone."""
+        with self._wake:
+            waiting, self._waiting = self._waiting, deque()
+        fitting = deque(handle for handle in waiting if self._is_wanted(handle))
+        chosen, left = self._share_out(fitting)
+        with self._wake:
+            self._waiting.extendleft(reversed(left))
+        return chosen
+
+    def _is_wanted(self, handle: RowHandle) -> bool:
+        if handle.cancelled.is_set():
+            audio_vocab_size = self._decoder.config.audio_vocab_size
+            handle.future.set_result(SpokenRow((), FinishReason.CANCELLED, audio_vocab_size))
+            return False
+        try:
+            self._decoder.check(handle.row)
+        except VoiceError as error:
+            handle.future.set_exception(error)
+            return False
+        return True
+
+    def _share_out(self, waiting: deque[RowHandle]) -> tuple[list[RowHandle], list[RowHandle]]:
+        """Return who gets a slot now and who waits on, both in the order they came.
+
+        A request beyond its share stands back for the others; what they leave free is its own.
+        """
+        held = Counter(handle.request for handle in self._live.values())
+        positions = 0
+        granted: set[RowHandle] = set()
+        in_share: list[RowHandle] = []
+        beyond: list[RowHandle] = []
+        for handle in waiting:
+            held[handle.request] += 1
+            (in_share if held[handle.request] <= self._slots_of_one else beyond).append(handle)
+        for handle in (*in_share, *beyond):
+            row = handle.row
+            positions += len(row.text_ids) + row.prompt_frames + 1
+            crowded = bool(granted) and bool(self._live) and positions > self._group_positions
+            if len(granted) == self._decoder.free_slots or crowded:
+                break
+            granted.add(handle)
+        return [h for h in waiting if h in granted], [h for h in waiting if h not in granted]
 
     def _drop_cancelled(self) -> None:
-        gone = [number for number, handle in self._live.items() if handle.cancelled.is_set()]
-        for number in gone:
-            spoken = self._decoder.cancel(number)
-            assert spoken is not None, "a live row is in a slot"
-            self._resolve([(number, spoken)])
+        for number in [number for number, handle in self._live.items() if handle.cancelled.is_set()]:
+            outcome = self._decoder.cancel(number)
+            assert outcome is not None, "a live row is in a slot"
+            self._resolve([(number, outcome)])
 
-    def _resolve(self, spoken: Sequence[tuple[int, SpokenRow]]) -> None:
-        for number, row in spoken:
+    def _resolve(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
+        for number, outcome in outcomes:
             self.rows_spoken += 1
-            self._live.pop(number).future.set_result(row)
+            future = self._live.pop(number).future
+            if isinstance(outcome, SynthesisError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
     def _fail_live(self, error: Exception) -> None:
         for number in list(self._live):
             self._decoder.cancel(number)
         self._fail(list(self._live.values()), error)
         self._live.clear()
+
+    def _synchronise(self) -> None:
+        """Wait for the device, so that the clock tells what a piece took."""
+        if self._decoder.network.device.type == "cuda":
+            torch.cuda.synchronize(self._decoder.network.device)
 
     @staticmethod
     def _fail(handles: Sequence[RowHandle], error: Exception) -> None:

@@ -49,8 +49,19 @@ class Options(NamedTuple):
         return Options(*(column[index] for column in self))
 
 
-def candidates_needed(sampling: Sampling, vocab_size: int) -> int:
-    """Return how many of a row's best ids can survive its filters; vocab_size where there is no bound."""
+class Demand(NamedTuple):
+    """What the rows of a step ask of the sampler; known on the host, so that the device need not be asked."""
+
+    candidates: int  # how many of each row's best ids can survive the filters; V where there is no bound
+    min_p: bool  # some row filters by probability
+
+    @classmethod
+    def of(cls, samplings: Sequence[Sampling], vocab_size: int) -> Demand:
+        candidates = max((_candidates(sampling, vocab_size) for sampling in samplings), default=1)
+        return cls(candidates, any(0 < sampling.min_p < 1 for sampling in samplings))
+
+
+def _candidates(sampling: Sampling, vocab_size: int) -> int:
     if sampling.greedy:
         return 1
     if not 0 < sampling.top_k < vocab_size:
@@ -69,21 +80,21 @@ class Candidates(NamedTuple):
     kept: Tensor  # [B, C] which of them the filters leave
 
 
-def filtered(logits: Tensor, options: Options, count: int) -> Candidates:
-    """Return the `count` best ids of logits [B, V] and which of them the filters keep.
+def filtered(logits: Tensor, options: Options, demand: Demand) -> Candidates:
+    """Return the best ids of logits [B, V] and which of them the filters keep.
 
     top_k keeps logits at least as large as the k-th (ties stay). top_p keeps the smallest sorted prefix whose mass
     exceeds p, the first always. min_p keeps probabilities of at least p (absolute, not relative to the best) and, where
     it keeps any, replaces the other two, row by row; the reference does so only when every row of its batch keeps one.
     """
-    candidates = _best(logits, options, count)
+    candidates = _best(logits, options, demand.candidates)
     ids, scaled, _ = candidates
     threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=scaled.shape[1] - 1))
     kept = scaled >= threshold
     mass = (scaled - scaled[:, :1]).exp() * kept
     sums = (mass / mass.cumsum(1)[:, -1:]).cumsum(1)  # float32 as the reference's, so that borders fall alike
     kept[:, 1:] &= sums[:, :-1] <= options.top_p[:, None]
-    if bool(options.min_p.any()):
+    if demand.min_p:
         weights = (logits / options.temperature[:, None]).double().softmax(1).gather(1, ids)
         likely = weights >= options.min_p[:, None]
         replaces = (options.min_p > 0) & likely.any(1)
@@ -96,20 +107,21 @@ class Drawn(NamedTuple):
 
     ids: Tensor  # [B] what was drawn; for greedy rows the best
     best: Tensor  # [B] the likeliest, the lowest of equal ones
+    broken: Tensor  # [B] bool, the logits are no numbers
 
 
-def draw(logits: Tensor, options: Options, noise: Tensor, count: int) -> Drawn:
-    """Draw from float32 logits [B, V]; `noise` [B] in [0, 1) decides, `count` bounds the candidates of every row."""
-    if count == 1:
+def draw(logits: Tensor, options: Options, noise: Tensor, demand: Demand) -> Drawn:
+    """Draw from float32 logits [B, V]; `noise` [B] in [0, 1) decides."""
+    if demand.candidates == 1:
         best = logits.argmax(1)
-        return Drawn(best, best)
-    ids, scaled, kept = filtered(logits, options, count)
-    best = ids[:, 0]
+        return Drawn(best, best, logits.gather(1, best[:, None])[:, 0].isnan())
+    ids, scaled, kept = filtered(logits, options, demand)
+    best, broken = ids[:, 0], scaled[:, 0].isnan()  # NaN counts as the largest
     ids, order = ids.sort(1)
     mass = ((scaled.double() - scaled[:, :1].double()).exp() * kept).gather(1, order)
     sums = mass.cumsum(1)
-    place = (sums <= noise[:, None] * sums[:, -1:]).sum(1, keepdim=True)
-    return Drawn(torch.where(options.greedy, best, ids.gather(1, place)[:, 0]), best)
+    place = (sums <= noise[:, None] * sums[:, -1:]).sum(1, keepdim=True).clamp(max=ids.shape[1] - 1)
+    return Drawn(torch.where(options.greedy, best, ids.gather(1, place)[:, 0]), best, broken)
 
 
 def _best(logits: Tensor, options: Options, count: int) -> Candidates:
@@ -117,12 +129,20 @@ def _best(logits: Tensor, options: Options, count: int) -> Candidates:
     if count < vocab_size:
         values, ids = logits.topk(count, dim=1)
         scaled = values / options.temperature[:, None]
-        threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=count - 1))
-        limited = options.top_k < vocab_size
-        if not bool((limited & (scaled[:, -1] >= threshold[:, 0])).any()):
+        if logits.is_cuda or not _ties_beyond(scaled, options, vocab_size):
             by_id = ids.argsort(1)
             ids, scaled = ids.gather(1, by_id), scaled.gather(1, by_id)
             scaled, order = scaled.sort(dim=1, descending=True, stable=True)
             return Candidates(ids.gather(1, order), scaled, torch.ones_like(ids, dtype=torch.bool))
     scaled, ids = (logits / options.temperature[:, None]).sort(dim=1, descending=True, stable=True)
     return Candidates(ids, scaled, torch.ones_like(ids, dtype=torch.bool))
+
+
+def _ties_beyond(scaled: Tensor, options: Options, vocab_size: int) -> bool:
+    """Tell if ids that tie with a row's k-th best may lie beyond the candidates [B, C].
+
+    On a GPU nobody asks: waiting for the answer would cost more than SPARE_CANDIDATES equal logits ever matter.
+    """
+    threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=scaled.shape[1] - 1))
+    limited = options.top_k < vocab_size
+    return bool((limited & (scaled[:, -1] >= threshold[:, 0])).any())

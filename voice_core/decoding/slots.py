@@ -12,21 +12,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from voice_core.decoding.prefill import Prefilled
 from voice_core.model.config import StackConfig
 from voice_core.model.network import CrossMemory
 
 
+def slot_bytes(stack: StackConfig, frames: int, tokens: int, dtype: torch.dtype) -> int:
+    """Return what one slot takes: keys and values, 2 · L · K · (F + T) · D numbers."""
+    return 2 * stack.layers * stack.kv_heads * (frames + tokens) * stack.head_dim * dtype.itemsize
+
+
 class Slots:
-    """Keys and values of every slot; 2 · L · R · K · (F + T) · D numbers in all."""
+    """Keys and values of every slot; R times `slot_bytes` in all."""
 
     def __init__(
-        self,
-        stack: StackConfig,
-        slots: int,
-        frames: int,
-        tokens: int,
-        device: torch.device,
-        dtype: torch.dtype,
+        self, stack: StackConfig, slots: int, frames: int, tokens: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         def memory(length: int) -> Tensor:
             shape = (stack.layers, slots, stack.kv_heads, length, stack.head_dim)
@@ -37,46 +37,30 @@ class Slots:
         self.keys, self.values = memory(frames), memory(frames)  # [L, R, K, F, D]
         self.text = CrossMemory(memory(tokens), memory(tokens))  # [L, R, K, T, D]
 
-    def write_prefill(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store keys and values [L, B, K, S, D] of a prefill; what lies beyond a row's own prompt is written over."""
-        length = keys.shape[3]
-        self.keys[:, slots, :, :length] = keys
-        self.values[:, slots, :, :length] = values
-
-    def write_text(self, slots: Tensor, text: CrossMemory) -> None:
-        """Store the cross-attention memory of new rows, [L, B, K, T, D]."""
-        length = text.keys.shape[3]
-        self.text.keys[:, slots, :, :length] = text.keys
-        self.text.values[:, slots, :, :length] = text.values
+    def fill(self, slot: int, row: Prefilled) -> None:
+        """Store what a new row brings with it; what lies behind it is written over frame by frame."""
+        length, tokens = row.keys.shape[2], row.text.keys.shape[2]
+        self.keys[:, slot, :, :length] = row.keys
+        self.values[:, slot, :, :length] = row.values
+        self.text.keys[:, slot, :, :tokens] = row.text.keys
+        self.text.values[:, slot, :, :tokens] = row.text.values
 
     def move(self, source: int, target: int, frames: int, tokens: int) -> None:
         """Copy one slot over another, as far as it is filled."""
-        for memory, length in (
-            (self.keys, frames),
-            (self.values, frames),
-            (self.text.keys, tokens),
-            (self.text.values, tokens),
-        ):
+        for memory, length in self._memories(frames, tokens):
             memory[:, target, :, :length] = memory[:, source, :, :length]
+
+    def clear(self, slot: int) -> None:
+        """Forget a slot whose numbers can't be trusted."""
+        for memory, _ in self._memories(self.frames, self.tokens):
+            memory[:, slot] = 0.0
 
     def text_view(self, rows: int, tokens: int) -> CrossMemory:
         """Return what the first `rows` slots read of their texts, views of [L, rows, K, tokens, D]."""
         return CrossMemory(self.text.keys[:, :rows, :, :tokens], self.text.values[:, :rows, :, :tokens])
 
-
-class PrefillMemory:
-    """Collects the keys and values of a prefill, layer by layer."""
-
-    def __init__(self) -> None:
-        self._layers: list[tuple[Tensor, Tensor]] = []
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        self._layers.append((keys, values))
-        return keys, values
-
-    def stacked(self) -> tuple[Tensor, Tensor]:
-        """Return keys and values [L, B, K, S, D]."""
-        return torch.stack([k for k, _ in self._layers]), torch.stack([v for _, v in self._layers])
+    def _memories(self, frames: int, tokens: int) -> tuple[tuple[Tensor, int], ...]:
+        return (self.keys, frames), (self.values, frames), (self.text.keys, tokens), (self.text.values, tokens)
 
 
 class StepMemory:

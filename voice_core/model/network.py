@@ -10,7 +10,7 @@ or sampling; the modules are differentiable, so the training program uses the ve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -46,6 +46,20 @@ class NoMemory:
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         return keys, values
+
+
+# A computation that pauses after every layer, so that whoever runs it can do something else in between.
+Pieces = Generator[None, None, Tensor]
+
+
+def whole(pieces: Pieces) -> Tensor:
+    """Run a computation to its end without a pause."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            result: Tensor = end.value
+            return result
 
 
 # By sliding window (None: no window): additive mask [B, 1, S, F], or None where everything is visible.
@@ -224,12 +238,16 @@ class Encoder(nn.Module):
 
     def forward(self, text_ids: Tensor, text_lengths: Tensor) -> Tensor:
         """Return the memory [B, T, H] of text ids [B, T], padded on the right, whose lengths are [B]."""
+        return whole(self.pieces(text_ids, text_lengths))
+
+    def pieces(self, text_ids: Tensor, text_lengths: Tensor) -> Pieces:
         positions = text_positions(self.config, text_lengths, text_ids.shape[1])
         rotation = rotation_at(positions, self.config.encoder)
         x = embed(self.embedding, text_ids)
         masks = self._masks(text_lengths, text_ids.shape[1], x.dtype)
         for layer, window in zip(self.layers, self.config.encoder.windows, strict=True):
             x = layer(x, rotation, masks[window])
+            yield
         memory: Tensor = self.norm(x)
         return memory
 
@@ -283,11 +301,23 @@ class Decoder(nn.Module):
         text_mask: Tensor | None,
     ) -> Tensor:
         """Return hidden states [B, S, H] of codes [B, S] at float positions [B, S]; text_mask is [B, 1, 1, T]."""
+        return whole(self.pieces(codes, positions, masks, memory, text, text_mask))
+
+    def pieces(
+        self,
+        codes: Tensor,
+        positions: Tensor,
+        masks: Masks,
+        memory: SelfMemory,
+        text: CrossMemory,
+        text_mask: Tensor | None,
+    ) -> Pieces:
         rotation = rotation_at(positions, self.config.decoder)
         text_rotation = rotation if self.config.progress_rope else None
         x = embed(self.embedding, codes)
         for index, (layer, window) in enumerate(zip(self.layers, self.config.decoder.windows, strict=True)):
             x = layer(x, rotation, masks[window], memory, index, text, text_rotation, text_mask)
+            yield
         hidden: Tensor = self.norm(x)
         return hidden
 
