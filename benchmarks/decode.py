@@ -93,7 +93,7 @@ def measure(network: Network, batch: int, prompt_frames: int, bandwidth: float, 
 def step_seconds(network: Network, batch: int, prompt_frames: int, steps: int) -> float:
     """Return the median time of steps around the middle of rows of TARGET_FRAMES."""
     decoder = _decoder(network, batch, prompt_frames + TARGET_FRAMES)
-    decoder.admit(_rows([TARGET_FRAMES] * batch, prompt_frames))
+    decoder.admit(rows_of([TARGET_FRAMES] * batch, prompt_frames))
     for _ in range(4 if steps < 20 else TARGET_FRAMES // 2 - steps // 2):
         decoder.step()
     times = []
@@ -109,7 +109,7 @@ def mixed_pass(network: Network, batch: int, scale: float) -> Mixed:
     lengths = [max(3, round(scale * frames)) for frames in mixed_lengths(batch)]
     decoder = _decoder(network, batch, max(lengths))
     start = _now(network)
-    spoken = decoder.speak(_rows(lengths, 0))
+    spoken = decoder.speak(rows_of(lengths, 0))
     seconds = _now(network) - start
     frames = sum(len(row.ids) for row in spoken)
     return Mixed(frames / seconds, frames / decoder.row_steps, frames / (batch * (max(lengths) + 1)))
@@ -154,7 +154,7 @@ def _decoder(network: Network, batch: int, frames: int) -> BatchDecoder:
     return BatchDecoder(network, max_rows=batch, max_frames=frames + 8, max_tokens=TEXT_TOKENS)
 
 
-def _rows(lengths: list[int], prompt_frames: int) -> list[Row]:
+def rows_of(lengths: list[int], prompt_frames: int) -> list[Row]:
     """Return rows that end exactly at their length: the random network never ends by itself."""
     prompt = tuple(range(prompt_frames))
     text = tuple(2 + index % 50 for index in range(TEXT_TOKENS - 1))

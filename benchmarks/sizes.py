@@ -56,8 +56,8 @@ def config_of(size: Size) -> ModelConfig:
     return parse_config(raw, "config.json")
 
 
-def random_network(size: str, device: torch.device, dtype: torch.dtype) -> Network:
-    """Return a network of the size on the device, prepared as the product prepares it."""
+def random_network(size: str, device: torch.device, dtype: torch.dtype, *, packed: bool = True) -> Network:
+    """Return a network of the size on the device, prepared as the product prepares it if it is `packed`."""
     torch.manual_seed(0)
     with torch.device("meta"):
         network = Network(config_of(SIZES[size]))
@@ -72,5 +72,6 @@ def random_network(size: str, device: torch.device, dtype: torch.dtype) -> Netwo
         else:
             weight.normal_(0.0, weight.shape[-1] ** -0.5)
     network.head[2].bias[network.config.end_code] = END_NEVER
-    pack_linears(network)
+    if packed:
+        pack_linears(network)
     return network

@@ -94,7 +94,9 @@ class BatchDecoder:
         self._steps_between_looks = GPU_STEPS_BETWEEN_LOOKS if network.device.type == "cuda" else 1
         self.max_frames = max_frames
         # A row that ended goes on until somebody looks.
-        frames = _rounded_up(max_frames + self._steps_between_looks)
+        frames = max_frames + self._steps_between_looks
+        if deterministic:
+            frames, max_tokens = _rounded_up(frames), _rounded_up(max_tokens)
         self.slots = Slots(self.config.decoder, max_rows, frames, max_tokens, network.device, network.dtype)
         self.steps = 0  # decoder steps so far
         self.row_steps = 0  # codes drawn so far
@@ -161,7 +163,7 @@ class BatchDecoder:
         computed, text_tokens = live, self._crowd.text_tokens
         if self.deterministic:
             computed = self.slots.slots
-            longest, text_tokens = _rounded_up(longest), min(_rounded_up(text_tokens), self.slots.tokens)
+            longest, text_tokens = _rounded_up(longest), _rounded_up(text_tokens)
         rows, state = slice(0, computed), self._state
         place = state.filled[rows]  # [B]
         hidden = self.network.decoder(

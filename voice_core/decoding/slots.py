@@ -37,6 +37,11 @@ class Slots:
         self.keys, self.values = memory(frames), memory(frames)  # [L, R, K, F, D]
         self.text = CrossMemory(memory(tokens), memory(tokens))  # [L, R, K, T, D]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the slots take."""
+        return sum(memory.nbytes for memory in (self.keys, self.values, *self.text))
+
     def fill(self, slot: int, row: Prefilled) -> None:
         """Store what a new row brings with it; what lies behind it is written over frame by frame."""
         length, tokens = row.keys.shape[2], row.text.keys.shape[2]
