@@ -15,10 +15,10 @@ LAYERS = [
     ["errors", "speech"],
     ["seeds", "hub", "batching"],
     ["text", "audio"],
-    ["planning", "voices"],
+    ["planning"],
     ["embedded", "model", "codec"],
     ["voices"],
-    ["decoding"],
+    ["decoding", "voices"],
     ["synthesizer"],
     ["__main__"],
 ]

@@ -4,7 +4,7 @@ import pytest
 
 from voice_core.errors import RequestError
 from voice_core.planning import plan
-from voice_core.text import Language
+from voice_core.text import Language, Reference
 
 TEXT = "The cat sat on the mat. It was a fine day for everyone. Nobody knew what would happen next."
 
@@ -78,3 +78,19 @@ def test_durations_keep_the_limit_for_every_pace() -> None:
     for speed, seconds in itertools.product((0.25, 0.5, 1.0, 3.0), (4.0, 8.0, 40.0)):
         planned = plan(TEXT * 5, longest_seconds=seconds, speed=speed)
         assert max(segment.seconds for segment in planned.segments) <= seconds * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("transcript", ["So it was said, and so it was done.", "そう言われて、そうなりました。"])
+def test_a_slow_reference_slows_the_voice_down_whatever_language_it_speaks(transcript: str) -> None:
+    fast, slow = (Reference(seconds, transcript) for seconds in (1.0, 9.0))
+    durations = [
+        sum(segment.seconds for segment in plan(TEXT, longest_seconds=8, reference=reference).segments)
+        for reference in (fast, slow)
+    ]
+    assert durations[1] > 1.5 * durations[0]
+
+
+def test_a_slow_reference_keeps_the_longest_segment() -> None:
+    planned = plan(" ".join([TEXT] * 5), longest_seconds=4, reference=Reference(30.0, "Slow."))
+    assert max(segment.seconds for segment in planned.segments) <= 4 * (1 + 1e-6)
+    assert " ".join(segment.text for segment in planned.segments) == " ".join([TEXT] * 5)

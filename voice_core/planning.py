@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from voice_core.errors import RequestError
-from voice_core.text import Language, detect_language, estimate_seconds, normalise, parse_language
+from voice_core.text import Language, Reference, detect_language, estimate_seconds, normalise, parse_language
 from voice_core.text import split as split_text
 
 # A row can't end before 0.24 s (the model's earliest end); below that a target has no meaning.
@@ -39,12 +39,14 @@ def plan(
     speed: float = 1.0,
     pause_seconds: float = 0.0,
     split: bool = True,
+    reference: Reference | None = None,
 ) -> Plan:
     """Return what is to be spoken of `text`.
 
     `longest_seconds` is the longest segment that the model can speak. Without `seconds` each segment takes its
     estimated duration divided by `speed`; with it, that is how long the whole takes, pauses of `pause_seconds` between
-    the segments included, shared out by the estimates. Raises RequestError naming the field.
+    the segments included, shared out by the estimates. The voice of a `reference` speaks at its own pace. Raises
+    RequestError naming the field.
     """
     spoken_language = detect_language(text) if language is None else parse_language(language)
     spoken_text = normalise(text, spoken_language)
@@ -53,7 +55,7 @@ def plan(
     limit_seconds = longest_seconds * speed  # by the estimates, which speed or seconds then stretch
     for _ in range(MOST_ATTEMPTS if split else 1):
         texts = split_text(spoken_text, spoken_language, limit_seconds) if split else [spoken_text.strip()]
-        estimates = [estimate_seconds(text, spoken_language) for text in texts]
+        estimates = [estimate_seconds(text, spoken_language, reference) for text in texts]
         stretch = 1 / speed if seconds is None else _stretch(estimates, seconds, pause_seconds)
         if max(estimates) * stretch <= longest_seconds:
             break

@@ -1,1 +1,1 @@
-"""Voices to imitate: recordings read and checked, written out, and kept. No torch here, except to transcribe."""
+"""Voices to imitate: recordings read and checked, encoded, written down, and kept."""

@@ -6,6 +6,8 @@ import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
+BYTES_PER_CODE = 36  # a Python integer and its place in a tuple
+
 Value = TypeVar("Value")
 
 

@@ -25,12 +25,11 @@ from dataclasses import asdict, dataclass
 from fsspec.core import url_to_fs
 
 from voice_core.errors import RequestError
-from voice_core.voices.cache import ByteBoundedCache
+from voice_core.voices.cache import BYTES_PER_CODE, ByteBoundedCache
 
 DEFAULT_VOICE = "default"  # the model's own, without a prompt; always there, never kept here
 FRESH_SECONDS = 0.5  # a listing is believed so long; a voice made elsewhere is known here after it at the latest
 MOST_CACHED_BYTES = 16_000_000  # of codes: thousands of voices
-BYTES_PER_CODE = 36  # of a Python integer in a tuple
 LONGEST_NAME_CHARACTERS = 64
 
 _VOICE_ID = re.compile(r"voice_[0-9a-f]{32}")
