@@ -20,9 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        settings = Settings(
-            model=given.model, device=given.device, precision=given.precision, cpu_threads=given.cpu_threads
-        )
+        settings = Settings(**{name: value for name, value in vars(given).items() if name in Settings.model_fields})
     except ValidationError as error:
         wrong = error.errors()[0]
         parser.error(f"--{str(wrong['loc'][0]).replace('_', '-')}: {wrong['msg']}")
@@ -36,6 +34,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default=default.device, choices=get_args(Device))
     parser.add_argument("--precision", default=default.precision, choices=get_args(Precision))
     parser.add_argument("--cpu-threads", default=default.cpu_threads, type=int, help="of the decoder without GPU")
+    parser.add_argument("--max-rows", type=int, help="spoken together; by default as many as fit into the memory")
+    flag = argparse.BooleanOptionalAction
+    parser.add_argument("--in-flight", action=flag, default=default.in_flight, help="new rows join those being spoken")
+    parser.add_argument("--deterministic", action=flag, default=default.deterministic, help="the same bits always")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; there is no password")
     parser.add_argument("--port", default=8000, type=int)
     parser.add_argument("--start-timeout", default=600.0, type=float, metavar="SECONDS")

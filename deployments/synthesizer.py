@@ -13,6 +13,7 @@ from deployments.settings import Admission, Settings
 from voice_core.speech import ModelFacts, Segment, Speech
 
 if TYPE_CHECKING:  # torch comes with it, and only a replica may pay for that
+    from voice_core.decoding.engine import EngineCounters
     from voice_core.synthesizer import SpeechTicket
 
 logger = logging.getLogger("ray.serve")
@@ -24,14 +25,6 @@ class Arrival:
 
     segment: Segment
     ticket: SpeechTicket | None = None
-
-
-@dataclass(frozen=True)
-class DecoderCounters:
-    """What one replica's decoder has done since it was loaded."""
-
-    passes: int
-    rows_spoken: int
 
 
 @serve.deployment(
@@ -97,8 +90,8 @@ class Synthesizer:
         self.check_health()
         return self._decoder.facts
 
-    async def counters(self) -> DecoderCounters:
-        return DecoderCounters(self._decoder.passes, self._decoder.rows_spoken)
+    async def counters(self) -> EngineCounters:
+        return self._decoder.counters
 
     def check_health(self) -> None:
         """Serve replaces a replica whose decoder can't speak any more."""

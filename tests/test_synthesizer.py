@@ -54,9 +54,10 @@ def test_neighbours_do_not_change_what_a_segment_says(synthesizer: Synthesizer) 
 
 
 def test_segments_sent_together_are_one_pass(synthesizer: Synthesizer) -> None:
-    passes, rows = synthesizer.passes, synthesizer.rows_spoken
+    before = synthesizer.counters
     synthesizer.speak([Segment("word", 0.6, index=index) for index in range(16)])
-    assert (synthesizer.passes - passes, synthesizer.rows_spoken - rows) == (1, 16)
+    after = synthesizer.counters
+    assert (after.passes - before.passes, after.rows_spoken - before.rows_spoken) == (1, 16)
 
 
 def test_a_text_without_a_readable_letter_fails_alone(synthesizer: Synthesizer) -> None:

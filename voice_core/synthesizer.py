@@ -14,7 +14,7 @@ import torch
 from voice_core.codec.codec import Codec
 from voice_core.codec.worker import CodecWorker, Sounds
 from voice_core.decoding.decoder import BatchDecoder
-from voice_core.decoding.engine import DEFAULT_LARGEST_SHARE, Engine, RowHandle
+from voice_core.decoding.engine import DEFAULT_LARGEST_SHARE, Engine, EngineCounters, RowHandle
 from voice_core.decoding.rows import Row, SpokenRow, prompt_row_codes, row_target_frames
 from voice_core.decoding.slots import slot_bytes
 from voice_core.embedded import DIRECTORY as EMBEDDED_DIRECTORY
@@ -122,13 +122,8 @@ class Synthesizer:
         return cls(model, decoder, engine, load_tokenizer(directory, config), codec)
 
     @property
-    def passes(self) -> int:
-        """How often the decoder took new rows in while it was idle."""
-        return self._engine.passes
-
-    @property
-    def rows_spoken(self) -> int:
-        return self._engine.rows_spoken
+    def counters(self) -> EngineCounters:
+        return self._engine.counters
 
     @property
     def alive(self) -> bool:

@@ -38,7 +38,7 @@ def test_rows_come_out_as_the_decoder_speaks_them() -> None:
     engine = Engine(decoder_of(network))
     handles = engine.submit(rows)
     assert [handle.future.result(10) for handle in handles] == decoder_of(network).speak(rows)
-    assert (engine.passes, engine.rows_spoken) == (1, 12)
+    assert (engine.counters.passes, engine.counters.rows_spoken) == (1, 12)
     engine.close()
 
 
@@ -49,13 +49,13 @@ def test_what_arrives_during_a_pass_joins_it_or_is_gathered_for_the_next(in_flig
     engine = Engine(decoder_of(network), in_flight=in_flight)
     go = held_back(engine)
     handles = engine.submit(rows[:1])
-    while not engine.passes:
+    while not engine.counters.passes:
         pass
     for row in rows[1:]:
         handles += engine.submit([row])  # seven arrivals, one after the other
     go.set()
     assert [handle.future.result(10) for handle in handles] == decoder_of(network).speak(rows)
-    assert engine.passes == passes
+    assert engine.counters.passes == passes
     engine.close()
 
 
@@ -130,7 +130,7 @@ def test_one_request_does_not_take_all_slots_while_others_wait() -> None:
     engine = Engine(decoder_of(network, max_rows=4), largest_share=0.5)
     go = held_back(engine)
     first = engine.submit([Row((1, 2), 30)], "first")
-    while not engine.passes:
+    while not engine.counters.passes:
         pass
     big = engine.submit([replace(LONG, seed=seed) for seed in range(6)], "big")
     small = engine.submit([Row((3, 4), 30)], "small")
@@ -148,7 +148,7 @@ def test_a_failing_admission_fails_its_rows_only() -> None:
     engine = Engine(decoder_of(network))
     go = held_back(engine)
     speaking = engine.submit([Row((1, 2), 40)])
-    while not engine.passes:
+    while not engine.counters.passes:
         pass
     hook = network.encoder.embedding.register_forward_hook(out_of_memory)
     failing = engine.submit([Row((5, 6), 40)])
@@ -226,7 +226,7 @@ def test_closing_fails_what_is_still_here_and_refuses_what_comes() -> None:
     engine = Engine(decoder_of(toy_network(), max_rows=1))
     go = held_back(engine)
     handles = engine.submit([LONG, LONG])
-    while not engine.passes:
+    while not engine.counters.passes:
         pass
     closing = threading.Thread(target=engine.close)
     closing.start()

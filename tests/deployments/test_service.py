@@ -24,7 +24,7 @@ from ray import serve
 
 from deployments.app import build
 from deployments.settings import Settings
-from deployments.synthesizer import DecoderCounters
+from voice_core.decoding.engine import EngineCounters
 
 # Ray leaves sockets and subprocesses to the garbage collector.
 pytestmark = [
@@ -65,7 +65,7 @@ def client() -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture
-def counters(client: openai.OpenAI) -> Callable[[], DecoderCounters]:
+def counters(client: openai.OpenAI) -> Callable[[], EngineCounters]:
     synthesizer: Any = serve.get_deployment_handle("Synthesizer", app_name="voice")
     return lambda: synthesizer.counters.remote().result()
 
@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_bytes(client: openai.OpenAI) -> None:
 
 
 def test_samples_of_one_request_are_spoken_in_one_pass_and_repeat_alone(
-    client: openai.OpenAI, counters: Callable[[], DecoderCounters]
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
 ) -> None:
     before = counters()
     audios = speak(client, n=3, seed=1).http_response.json()["audios"]
@@ -109,7 +109,7 @@ def test_samples_of_one_request_are_spoken_in_one_pass_and_repeat_alone(
 
 
 def test_sixteen_segments_join_the_pass_that_is_being_spoken(
-    client: openai.OpenAI, counters: Callable[[], DecoderCounters]
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
 ) -> None:
     before = counters()
     with ThreadPoolExecutor(1) as other_caller:
@@ -125,7 +125,7 @@ def test_sixteen_segments_join_the_pass_that_is_being_spoken(
 
 
 def test_sixteen_segments_of_one_request_are_one_pass(
-    client: openai.OpenAI, counters: Callable[[], DecoderCounters]
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
 ) -> None:
     before = counters()
     speak(client, "\n".join(["This is one more line of the text."] * 16), seed=1)
@@ -134,7 +134,7 @@ def test_sixteen_segments_of_one_request_are_one_pass(
 
 
 def test_two_requests_at_once_are_spoken_in_one_pass_as_each_alone(
-    client: openai.OpenAI, counters: Callable[[], DecoderCounters]
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
 ) -> None:
     alone = [speak(client, seed=seed).content for seed in (1, 2)]
     before = counters()

@@ -16,6 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 import torch
 
@@ -33,6 +34,16 @@ PATIENCE_STEPS = 1.0
 GROUP_POSITIONS = {"cpu": 256, "cuda": 4096}
 
 DEFAULT_LARGEST_SHARE = 0.5  # of the slots, for one request while others wait
+
+
+@dataclass(frozen=True)
+class EngineCounters:
+    """What an engine has done since it was made."""
+
+    passes: int  # times that rows were taken into an idle decoder
+    rows_spoken: int
+    steps: int  # of the decoder
+    row_steps: int  # codes drawn; divided by steps and slots, the share of the house that was full
 
 
 class RowHandle:
@@ -72,14 +83,19 @@ class Engine:
         self._step_seconds = 0.0  # the last one's
         self._wake = threading.Condition()
         self._closing = False
-        self.passes = 0  # times that rows were taken into an idle decoder
-        self.rows_spoken = 0
+        self._passes = 0
+        self._rows_spoken = 0
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def counters(self) -> EngineCounters:
+        decoder = self._decoder
+        return EngineCounters(self._passes, self._rows_spoken, decoder.steps, decoder.row_steps)
 
     def submit(self, rows: Sequence[Row], request: str = "") -> list[RowHandle]:
         """Put the rows of one request in the queue together."""
@@ -163,7 +179,7 @@ class Engine:
         self._entering = self._chosen()
         if not self._entering:
             return False
-        self.passes += not self._live
+        self._passes += not self._live
         self._admission = self._decoder.admission([handle.row for handle in self._entering])
         return True
 
@@ -219,7 +235,7 @@ class Engine:
 
     def _resolve(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
         for number, outcome in outcomes:
-            self.rows_spoken += 1
+            self._rows_spoken += 1
             future = self._live.pop(number).future
             if isinstance(outcome, SynthesisError):
                 future.set_exception(outcome)
