@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,8 @@ class Phase:
 
     answers: list[Answer]
     wall_seconds: float
+    requests_per_second: float
     occupancy: float
-
-    @property
-    def requests_per_second(self) -> float:
-        return len(self.answers) / self.wall_seconds
 
     def summary(self) -> dict[str, Any]:
         """Return mean and percentiles of each metric, in seconds (audio_rtf: a ratio)."""
@@ -102,16 +99,20 @@ class Service:
         self._synthesizer = serve.get_deployment_handle("Synthesizer", "voice")
 
     async def closed_loop(self, concurrency: int, seconds: float) -> Phase:
-        """Keep `concurrency` requests in the house."""
+        """Keep `concurrency` requests in the house; the rate is that of those that ended while it was full."""
         deadline, bodies = time.perf_counter() + seconds, request_bodies()
+        in_time = 0
 
         async def caller() -> list[Answer]:
+            nonlocal in_time
             answers = []
             while time.perf_counter() < deadline:
                 answers.append(await self._speak(next(bodies)))
+                in_time += time.perf_counter() < deadline
             return answers
 
-        return await self._phase(asyncio.gather(*[caller() for _ in range(concurrency)]))
+        phase = await self._phase(asyncio.gather(*[caller() for _ in range(concurrency)]))
+        return replace(phase, requests_per_second=in_time / seconds)
 
     async def open_loop(self, requests_per_second: float, count: int) -> Phase:
         """Send requests at Poisson times whatever comes back."""
@@ -131,7 +132,8 @@ class Service:
         answers = list(itertools.chain.from_iterable(await load))
         wall_seconds, after = time.perf_counter() - start, await self._counters()
         steps = after.steps - before.steps
-        return Phase(answers, wall_seconds, (after.row_steps - before.row_steps) / max(1, steps) / self._max_rows)
+        occupancy = (after.row_steps - before.row_steps) / max(1, steps) / self._max_rows
+        return Phase(answers, wall_seconds, len(answers) / wall_seconds, occupancy)
 
     async def _counters(self) -> EngineCounters:
         counters: EngineCounters = await self._synthesizer.counters.remote()
@@ -154,7 +156,7 @@ async def main() -> None:
     options = _options()
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-    seconds, count = (5.0, 20) if options.quick else (30.0, 150)
+    seconds, count = (6.0, 25) if options.quick else (40.0, 150)
     rows, summary = [], {}
     try:
         async with service(options, in_flight=True) as inflight:
