@@ -21,6 +21,11 @@ def synthesizer() -> Iterator[Synthesizer]:
     loaded.close()
 
 
+def test_it_is_warm_when_it_is_loaded_and_says_how_long_that_took(synthesizer: Synthesizer) -> None:
+    assert synthesizer.counters.rows_spoken >= 1
+    assert synthesizer.facts.load_seconds > 0
+
+
 def test_a_segment_comes_back_as_speech(synthesizer: Synthesizer) -> None:
     ((speech,),) = synthesizer.speak([HELLO])
     assert speech.sample_rate == 16000

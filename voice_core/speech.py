@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact
+DEFAULT_VOICE = "default"  # the model's own, without a prompt; it is always there
 
 
 class FinishReason(StrEnum):
@@ -32,6 +33,25 @@ class Sampling:
     def greedy(self) -> bool:
         """True where no noise is needed; min_p switches top_k off, also a top_k of 1."""
         return self.temperature == 0 or (self.top_k == 1 and not self.min_p)
+
+
+@dataclass(frozen=True)
+class ReferenceLimits:
+    """How long a recording of a voice to imitate may be."""
+
+    shortest_seconds: float = 1.0
+    longest_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class LearnedReference:
+    """A recording that passed the checks, as it is kept, and its codes."""
+
+    codes: tuple[int, ...]
+    code_fingerprint: str  # of the codec that the codes belong to
+    seconds: float
+    recording_hash: str  # of the samples, so that a wav and a flac of them are one recording
+    audio: bytes  # a flac file: mono, at its own rate, without whatever else was in the file that came
 
 
 @dataclass(frozen=True)
@@ -81,3 +101,4 @@ class ModelFacts:
     longest_seconds: float  # audio_max_length: the longest segment that the model was trained on
     device: str
     max_rows: int
+    load_seconds: float  # from the first look at the checkpoint to a decoder that has spoken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -30,6 +31,8 @@ from voice_core.speech import ModelFacts, Segment, Speech
 EMBEDDED = "embedded"  # the model's name for the voice in the package
 
 LONGEST_PROMPT_SECONDS = 30.0  # room in a slot for the voice prompt
+WARM_UP_FRAMES = 15  # a little more than the model's shortest speech
+
 # Slots where nobody says how many. More than these bring no speed: a CPU is busy with a few rows, and a GPU's step
 # grows with every row once it no longer waits for the weights.
 MOST_ROWS = {"cpu": 16, "mps": 16, "cuda": 128}
@@ -72,10 +75,14 @@ class Synthesizer:
         engine: Engine,
         tokenizer: TextTokenizer,
         codec: Codec,
+        started_at: float,
     ) -> None:
+        """Take the parts over and warm them up; `started_at` is when loading began, on time.perf_counter's clock."""
         self._config = decoder.config
         self._tokenizer = tokenizer
         self._codec = CodecWorker(codec)
+        self._engine = engine
+        self._warm_up()
         self.facts = ModelFacts(
             model_id=model_id,
             sample_rate=codec.sample_rate,
@@ -83,8 +90,8 @@ class Synthesizer:
             longest_seconds=self._config.longest_seconds,
             device=str(decoder.network.device),
             max_rows=decoder.slots.slots,
+            load_seconds=time.perf_counter() - started_at,
         )
-        self._engine = engine
 
     @classmethod
     def load(
@@ -104,6 +111,7 @@ class Synthesizer:
         `in_flight` and `largest_share`, BatchDecoder for `deterministic`. Raises CheckpointError, and ValueError for a
         device, a precision or a number of rows that can't be had.
         """
+        started_at = time.perf_counter()
         directory = model_directory(model)
         config = read_config(directory)
         place = chosen_device(device)
@@ -119,7 +127,7 @@ class Synthesizer:
             deterministic=deterministic,
         )
         engine = Engine(decoder, in_flight=in_flight, largest_share=largest_share)
-        return cls(model, decoder, engine, load_tokenizer(directory, config), codec)
+        return cls(model, decoder, engine, load_tokenizer(directory, config), codec, started_at)
 
     @property
     def counters(self) -> EngineCounters:
@@ -152,6 +160,11 @@ class Synthesizer:
         """Stop both threads; what is still being spoken fails with SynthesisError."""
         self._engine.close()
         self._codec.close()
+
+    def _warm_up(self) -> None:
+        """Speak a short row, so that nobody's first request pays for what is set up on first use."""
+        (handle,) = self._engine.submit([Row(text_ids=(1, 2, 3), target_frames=WARM_UP_FRAMES)])
+        self._codec.submit([handle.future.result().codes or [0]]).result()
 
     def _rows(self, segment: Segment) -> list[Row]:
         """Return one row for every seed of the segment."""
@@ -210,6 +223,12 @@ def _when_all_done(handles: Sequence[RowHandle], act: Callable[[], None]) -> Non
 def model_directory(model: str) -> Path:
     """Return where the checkpoint lies that a setting names."""
     return EMBEDDED_DIRECTORY if model == EMBEDDED else checkpoint_directory(model)
+
+
+def codec_directory(model: str) -> Path:
+    """Return where the codec lies that a model's checkpoint names."""
+    directory = model_directory(model)
+    return checkpoint_directory(read_config(directory).codec_name, relative_to=directory)
 
 
 def chosen_device(device: str) -> torch.device:
