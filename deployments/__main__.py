@@ -38,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     flag = argparse.BooleanOptionalAction
     parser.add_argument("--in-flight", action=flag, default=default.in_flight, help="new rows join those being spoken")
     parser.add_argument("--deterministic", action=flag, default=default.deterministic, help="the same bits always")
+    parser.add_argument("--voices", default=default.voices, help="the folder or URI that voices are kept in")
+    parser.add_argument("--whisper-model", help="directory or hub id; transcribes recordings that come without text")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; there is no password")
     parser.add_argument("--port", default=8000, type=int)
     parser.add_argument("--start-timeout", default=600.0, type=float, metavar="SECONDS")

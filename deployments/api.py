@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from deployments import voices_api
 from deployments.answers import Take, file_answer, json_answer
-from deployments.body import read_json_body
+from deployments.body import FORM, JSON, content_type, read_body, read_form, require_content_type, too_large
 from deployments.composer import Composed
 from deployments.door import Door
 from deployments.errors import error_response, not_ready
@@ -22,15 +23,18 @@ from deployments.fan_out import PendingReply, ask, ask_each
 from deployments.script import Script, write_script
 from deployments.settings import Settings
 from deployments.speech_request import SpeechRequest
+from deployments.voice_desk import VoiceCrew, VoiceDesk
+from deployments.voices_api import VoicesApi
 from voice_core.speech import ModelFacts, Segment, Speech
 
 FACTS_TIMEOUT_SECONDS = 2.0  # an idle replica answers in milliseconds
 OWNER = "voice-serve"
+RECORDING_FIELD = b'"reference_audio"'  # a body without it has no reason to be large
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class Crew(Protocol):
+class Crew(VoiceCrew, Protocol):
     """The deployments behind the door, as calls that can be awaited and cancelled."""
 
     def facts(self) -> PendingReply[ModelFacts]: ...
@@ -52,6 +56,8 @@ class SpeechApi:
         self._settings = settings
         self._crew = crew
         self._door = Door()
+        self._desk = VoiceDesk(settings, crew)
+        self._voices = VoicesApi(settings, self._desk, self._door)
         self._facts: ModelFacts | None = None
         self._started_at = int(time.time())
 
@@ -59,6 +65,11 @@ class SpeechApi:
         return Starlette(
             routes=[
                 Route("/v1/audio/speech", _guarded(self.speech), methods=["POST"]),
+                Route(voices_api.PATH, _guarded(self._voices.create), methods=["POST"]),
+                Route(voices_api.PATH, _guarded(self._voices.voices), methods=["GET"]),
+                Route(voices_api.PATH_OF_ONE, _guarded(self._voices.voice), methods=["GET"]),
+                Route(voices_api.PATH_OF_ONE, _guarded(self._voices.delete), methods=["DELETE"]),
+                Route(voices_api.PATH_OF_SAMPLE, _guarded(self._voices.sample), methods=["GET"]),
                 Route("/v1/models", _guarded(self.models), methods=["GET"]),
                 Route("/healthz", _guarded(self.healthz), methods=["GET"]),
                 Route("/readyz", _guarded(self.readyz), methods=["GET"]),
@@ -72,12 +83,23 @@ class SpeechApi:
 
     async def speech(self, request: Request) -> Response:
         with self._door.let_in():
-            body = await read_json_body(request, largest_bytes=self._settings.largest_body_bytes)
-            wanted = SpeechRequest.from_json(body, longest_text_characters=self._settings.longest_text_characters)
-            script = await asyncio.to_thread(write_script, wanted, await self._known_facts())
+            wanted = await self._speech_request(request)
+            prompt = await self._desk.prompt(wanted)
+            script = await asyncio.to_thread(write_script, wanted, await self._known_facts(), prompt)
             spoken = await ask_each(self._crew.speak, script.segments)
             takes = await self._compose(wanted, script, spoken)
         return file_answer(takes[0]) if wanted.n == 1 else json_answer(takes, wanted.response_format)
+
+    async def _speech_request(self, request: Request) -> SpeechRequest:
+        settings = self._settings
+        require_content_type(request, JSON, FORM)
+        if content_type(request) == FORM:
+            form = await read_form(request, largest_bytes=settings.largest_upload_bytes)
+            return SpeechRequest.from_form(form, longest_text_characters=settings.longest_text_characters)
+        body = await read_body(request, largest_bytes=settings.largest_upload_bytes)
+        if len(body) > settings.largest_body_bytes and RECORDING_FIELD not in body:
+            raise too_large(settings.largest_body_bytes)
+        return SpeechRequest.from_json(body, longest_text_characters=settings.longest_text_characters)
 
     async def _compose(self, wanted: SpeechRequest, script: Script, spoken: list[list[Speech]]) -> list[Take]:
         """Make one file of every sample; `spoken` holds the samples of each segment."""

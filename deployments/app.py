@@ -1,4 +1,4 @@
-"""The application: Ingress asks Synthesizer and Composer. `serve run` and the launcher both build it here."""
+"""The application: Ingress asks the other deployments. `serve run` and the launcher both build it here."""
 
 # No `from __future__ import annotations` here: Serve needs the class of build's parameter to check `args:`.
 
@@ -16,10 +16,14 @@ from deployments.composer import Composer
 from deployments.ingress import Ingress
 from deployments.settings import Device, Settings
 from deployments.synthesizer import Synthesizer
+from deployments.transcriber import Transcriber
+from deployments.voice_encoder import VoiceEncoder
 
 # Shares of a CPU for Ray's bookkeeping: with one decoder thread the whole application fits into two.
-INGRESS_CPUS = 0.5
-COMPOSER_CPUS = 0.5
+INGRESS_CPUS = 0.4
+COMPOSER_CPUS = 0.4
+VOICE_ENCODER_CPUS = 0.1  # busy for a moment when a voice is learned
+TRANSCRIBER_CPUS = 0.1  # likewise
 
 # A GPU node's other deployments must not open a CUDA context; num_gpus=0 alone no longer hides the GPUs.
 NO_GPU_ENVIRONMENT = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
@@ -41,8 +45,18 @@ def build(settings: Settings) -> Application:
         settings.model_copy(update={"device": device})
     )
     composer = _with_resources(Composer, {"num_cpus": COMPOSER_CPUS, **hidden_gpu}).bind()
+    voice_encoder = _with_resources(VoiceEncoder, {"num_cpus": VOICE_ENCODER_CPUS, **hidden_gpu}).bind(settings)
+    transcriber = None
+    if settings.whisper_model is not None:
+        transcriber = _with_resources(Transcriber, {"num_cpus": TRANSCRIBER_CPUS, **hidden_gpu}).bind(settings)
     ingress = _with_resources(Ingress, {"num_cpus": INGRESS_CPUS, **hidden_gpu})
-    return ingress.bind(settings, synthesizer, composer)
+    return ingress.bind(settings, synthesizer, composer, voice_encoder, transcriber)
+
+
+def cpus_needed(settings: Settings) -> float:
+    """Return the CPUs that one replica of everything takes in Ray's books."""
+    transcriber = TRANSCRIBER_CPUS if settings.whisper_model is not None else 0
+    return settings.cpu_threads + INGRESS_CPUS + COMPOSER_CPUS + VOICE_ENCODER_CPUS + transcriber
 
 
 def gpu_exists() -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
@@ -13,17 +15,23 @@ from deployments.api import SpeechApi
 from deployments.composer import Composed
 from deployments.fan_out import PendingReply
 from deployments.settings import Settings
-from voice_core.speech import ModelFacts, Segment, Speech
+from voice_core.speech import LearnedReference, ModelFacts, Segment, Speech
 
 Handle = DeploymentHandle[Any]
+
+logger = logging.getLogger("ray.serve")
 
 
 class ServeCrew:
     """The deployments behind the ingress, asked through their handles."""
 
-    def __init__(self, synthesizer: Handle, composer: Handle) -> None:
+    def __init__(
+        self, synthesizer: Handle, composer: Handle, voice_encoder: Handle, transcriber: Handle | None
+    ) -> None:
         self._synthesizer = synthesizer
         self._composer = composer
+        self._voice_encoder = voice_encoder
+        self._transcriber = transcriber
 
     def facts(self) -> PendingReply[ModelFacts]:
         return cast(PendingReply[ModelFacts], self._synthesizer.facts.remote())
@@ -34,6 +42,22 @@ class ServeCrew:
     def compose(self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> PendingReply[Composed]:
         reply = self._composer.compose.remote(speeches, audio_format, pause_seconds)
         return cast(PendingReply[Composed], reply)
+
+    def learn(self, file: bytes, field: str) -> PendingReply[LearnedReference]:
+        return cast(PendingReply[LearnedReference], self._voice_encoder.learn.remote(file, field))
+
+    def code_fingerprint(self) -> PendingReply[str]:
+        return cast(PendingReply[str], self._voice_encoder.fingerprint.remote())
+
+    def transcribe(self, audio: bytes, language: str | None) -> PendingReply[str]:
+        assert self._transcriber is not None, "asked only where the settings name a Whisper"
+        return cast(PendingReply[str], self._transcriber.transcribe.remote(audio, language))
+
+    async def forget(self, recording_hash: str) -> None:
+        try:
+            await self._voice_encoder.broadcast("forget", recording_hash).results_async()
+        except RayActorError:
+            logger.info("A replica that died has forgotten too")
 
     def synthesizer_runs(self) -> bool:
         application = serve.status().applications[serve.get_replica_context().app_name]
@@ -50,8 +74,15 @@ class ServeCrew:
 class Ingress:
     """Serves the HTTP interface over the application's other deployments."""
 
-    def __init__(self, settings: Settings, synthesizer: Handle, composer: Handle) -> None:
-        self._api = SpeechApi(settings, ServeCrew(synthesizer, composer))
+    def __init__(
+        self,
+        settings: Settings,
+        synthesizer: Handle,
+        composer: Handle,
+        voice_encoder: Handle,
+        transcriber: Handle | None,
+    ) -> None:
+        self._api = SpeechApi(settings, ServeCrew(synthesizer, composer, voice_encoder, transcriber))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self._api.routes()

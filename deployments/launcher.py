@@ -22,7 +22,7 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from deployments.app import COMPOSER_CPUS, INGRESS_CPUS, NoGpuError, build, choose_device
+from deployments.app import NoGpuError, build, choose_device, cpus_needed
 from deployments.settings import EMBEDDED, Settings
 from voice_core.hub import HUB_ID
 
@@ -122,12 +122,11 @@ def _ray(settings: Settings) -> Iterator[None]:
     """A Ray of our own, quiet, that ends with us however we end."""
     _stop_on_signals()
     _say("Starting Ray ...")
-    cpus_needed = settings.cpu_threads + INGRESS_CPUS + COMPOSER_CPUS
     logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
     try:
         context: Any = ray.init(  # typed as its base class, which lacks the address
             address="local",  # never somebody else's cluster
-            num_cpus=max(os.cpu_count() or 1, round(cpus_needed)),  # bookkeeping: a small machine serves too
+            num_cpus=max(os.cpu_count() or 1, round(cpus_needed(settings))),  # bookkeeping: a small machine serves too
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,

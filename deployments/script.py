@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deployments.speech_request import SpeechRequest
 from voice_core.planning import plan
 from voice_core.seeds import sample_seeds
-from voice_core.speech import MAX_SEED, ModelFacts, Segment
+from voice_core.speech import MAX_SEED, ModelFacts, Segment, VoicePrompt
+from voice_core.text import Reference, detect_language, normalise
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,13 @@ class Script:
     seeds: tuple[int, ...]  # one for each sample; each reproduces its sample alone, with n = 1
 
 
-def write_script(wanted: SpeechRequest, facts: ModelFacts) -> Script:
-    """Plan the text. Takes up to a second for a long one, so it isn't for an event loop."""
+def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt | None = None) -> Script:
+    """Plan the text in the voice of the prompt. Takes up to a second for a long one, so it isn't for an event loop."""
+    reference = None
+    if prompt is not None:
+        language = detect_language(prompt.transcript)
+        prompt = replace(prompt, transcript=normalise(prompt.transcript, language))
+        reference = Reference(len(prompt.codes) / facts.frames_per_second, prompt.transcript, language)
     planned = plan(
         wanted.input,
         longest_seconds=facts.longest_seconds,
@@ -29,12 +35,13 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts) -> Script:
         speed=wanted.speed,
         pause_seconds=wanted.inter_segment_silence,
         split=wanted.segment,
+        reference=reference,
     )
     seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
     seeds = sample_seeds(seed, wanted.n)
     request = secrets.token_hex(8)
     segments = tuple(
-        Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, request=request)
+        Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, prompt, request)
         for index, piece in enumerate(planned.segments)
     )
     return Script(segments, seeds)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from voice_core.speech import ReferenceLimits
 
 EMBEDDED = "embedded"  # the model that comes with the package
 
@@ -39,6 +41,34 @@ class Settings(BaseModel):
     longest_text_characters: int = Field(default=20_000, ge=1)
     # a text of escaped emoji takes 12 bytes a character
     largest_body_bytes: int = Field(default=1_048_576, ge=1)
+    # of one with a recording in it: 10 MiB, in base64 a third more, and the rest of the request
+    largest_upload_bytes: int = Field(default=16_777_216, ge=1)
+    # where voices are kept: a folder that every node sees, or a URI of fsspec such as s3://bucket/voices
+    voices: str = "~/.local/share/voice-serve/voices"
+    most_voices: int = Field(default=1000, ge=0)
+    # of a recording to imitate; a row of the decoder has room for 30 s
+    shortest_reference_seconds: float = Field(default=1.0, gt=0)
+    longest_reference_seconds: float = Field(default=30.0, gt=0, le=30)
+    # transcribes recordings that come without a transcript: a Whisper's directory or hub id; off if not set
+    whisper_model: str | None = Field(default=None, min_length=1)
+
+    @field_validator("voices")
+    @classmethod
+    def _voices_mean_the_same_everywhere(cls, voices: str) -> str:
+        """A relative folder would lie in another place for every process."""
+        if "://" not in voices and not voices.startswith(("/", "~")):
+            raise ValueError("must be an absolute path, one that begins with ~, or a URI")
+        return voices
+
+    @model_validator(mode="after")
+    def _some_reference_fits(self) -> Self:
+        if self.shortest_reference_seconds > self.longest_reference_seconds:
+            raise ValueError("shortest_reference_seconds is above longest_reference_seconds")
+        return self
+
+    @property
+    def reference_limits(self) -> ReferenceLimits:
+        return ReferenceLimits(self.shortest_reference_seconds, self.longest_reference_seconds)
 
 
 class Admission(BaseModel):

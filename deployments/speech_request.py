@@ -1,7 +1,9 @@
-"""One request for speech, as it stands in the JSON body: OpenAI's fields and ours, checked at the door."""
+"""One request for speech, as it stands in the body, JSON or a form: OpenAI's fields and ours, checked at the door."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from typing import Annotated, Any, NoReturn, Self
 
@@ -16,15 +18,27 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from deployments.body import Form
 from voice_core.audio.formats import format_named
 from voice_core.errors import RequestError
-from voice_core.speech import MAX_SEED, Sampling
+from voice_core.speech import DEFAULT_VOICE, MAX_SEED, Sampling
 
-DEFAULT_VOICE = "default"
 LONGEST_NAME_CHARACTERS = 256
 LONGEST_PAUSE_SECONDS = 10.0
 LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and still an index that torch takes
+LONGEST_TRANSCRIPT_CHARACTERS = 750  # 30 s at 25 characters a second; a row of the decoder has room for it
 MOST_SAMPLES = 16
+# What stands in a form as it is; the other fields are written there as in JSON.
+TEXT_FIELDS = (
+    "model",
+    "input",
+    "voice",
+    "response_format",
+    "instructions",
+    "stream_format",
+    "language",
+    "reference_text",
+)
 
 _REFERENCE = Sampling()
 
@@ -36,6 +50,17 @@ def _voice_name(voice: object) -> object:
     return voice
 
 
+def _file_bytes(file: object) -> object:
+    """Return the bytes of a file in base64, bare or as a data URL."""
+    if not isinstance(file, str):
+        return file
+    encoded = file.partition(",")[2] if file.startswith("data:") else file
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError("reference_audio", f"must be base64, bare or as a data URL: {error}") from error
+
+
 class SpeechRequest(BaseModel):
     """What is to be said, how, and in which format it goes back."""
 
@@ -43,7 +68,7 @@ class SpeechRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)  # any name; one model is served
     input: str
-    voice: Annotated[str, BeforeValidator(_voice_name)]
+    voice: Annotated[str, BeforeValidator(_voice_name), Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)]
     response_format: str = "mp3"
     speed: float = Field(default=1.0, ge=0.25, le=4.0)  # divides the estimated duration
     instructions: str = ""
@@ -60,10 +85,24 @@ class SpeechRequest(BaseModel):
     inter_segment_silence: float = Field(default=0.05, ge=0, le=LONGEST_PAUSE_SECONDS)  # seconds
     n: int = Field(default=1, ge=1, le=MOST_SAMPLES)
 
+    reference_audio: Annotated[bytes | None, BeforeValidator(_file_bytes)] = None  # a voice for this request alone
+    reference_text: str = Field(default="", max_length=LONGEST_TRANSCRIPT_CHARACTERS)  # what is said in it
+
     @classmethod
     def from_json(cls, body: bytes, *, longest_text_characters: int) -> Self:
         """Read the body; whatever is wrong with it is one RequestError that names the field."""
-        document = _json_object(body)
+        return cls._checked(_json_object(body), longest_text_characters)
+
+    @classmethod
+    def from_form(cls, form: Form, *, longest_text_characters: int) -> Self:
+        """Read a form whose one file, if any, is the recording of the voice."""
+        document: dict[str, Any] = {
+            name: text if name in TEXT_FIELDS else _json_value(name, text) for name, text in form.texts.items()
+        }
+        return cls._checked(document | form.files, longest_text_characters)
+
+    @classmethod
+    def _checked(cls, document: dict[str, Any], longest_text_characters: int) -> Self:
         # A client that spells out "not given" sends null.
         given = {name: value for name, value in document.items() if value is not None or name not in cls.model_fields}
         try:
@@ -94,15 +133,6 @@ class SpeechRequest(BaseModel):
         format_named(response_format)
         return response_format
 
-    @field_validator("voice")
-    @classmethod
-    def _voice_exists(cls, voice: str) -> str:
-        if voice != DEFAULT_VOICE:
-            raise RequestError(
-                "voice", f"there is no voice {voice[:LONGEST_NAME_CHARACTERS]!r}; there is {DEFAULT_VOICE!r}"
-            )
-        return voice
-
     @field_validator("instructions")
     @classmethod
     def _instructions_are_empty(cls, instructions: str) -> str:
@@ -123,6 +153,14 @@ class SpeechRequest(BaseModel):
             raise RequestError("speed", "contradicts 'seconds', which already says how long the speech is to be")
         return self
 
+    @model_validator(mode="after")
+    def _one_voice_is_meant(self) -> Self:
+        if self.reference_audio is not None and self.voice != DEFAULT_VOICE:
+            raise RequestError("voice", f"contradicts 'reference_audio'; with a recording it is {DEFAULT_VOICE!r}")
+        if self.reference_text.strip() and self.reference_audio is None:
+            raise RequestError("reference_text", "says what is spoken in 'reference_audio', which is missing")
+        return self
+
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
@@ -132,6 +170,16 @@ def _json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RequestError("body", "must be a JSON object")
     return document
+
+
+def _json_value(field: str, text: str) -> Any:
+    """Return a number, a truth or an object as JSON writes it; only `reference_audio` may be text, its base64."""
+    if field == "reference_audio":
+        return text
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(field[:LONGEST_NAME_CHARACTERS], "must be written as in JSON: 1.5, true, null") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from deployments.composer import Composed, compose
-from voice_core.speech import FinishReason, ModelFacts, Segment, Speech
+from voice_core.audio.formats import encode
+from voice_core.errors import RequestError
+from voice_core.speech import FinishReason, LearnedReference, ModelFacts, ReferenceLimits, Segment, Speech
+from voice_core.voices.reference import content_hash, read_reference
 
 FACTS = ModelFacts(
     model_id="fake",
@@ -18,6 +21,7 @@ FACTS = ModelFacts(
     longest_seconds=20.0,
     device="cpu",
     max_rows=16,
+    load_seconds=1.0,
 )
 
 
@@ -59,6 +63,11 @@ class FakeCrew:
         self.facts_reply = Reply(FACTS)
         self.speak_failure: Exception | None = None
         self.runs = True
+        self.fingerprint = "codec"
+        self.learned = 0
+        self.transcript = "Words that were heard."
+        self.transcribed: list[str | None] = []
+        self.forgotten: list[str] = []
 
     def facts(self) -> Reply:
         return self.facts_reply
@@ -70,6 +79,27 @@ class FakeCrew:
     def compose(self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> Reply:
         composed: Composed = compose(speeches, audio_format, pause_seconds)
         return Reply(composed)
+
+    def learn(self, file: bytes, field: str) -> Reply:
+        """Take any audio that is read; codes of one value tell recordings apart."""
+        try:
+            recording = read_reference(file, ReferenceLimits(), field=field)
+        except RequestError as error:
+            return Reply(error)
+        self.learned += 1
+        key = content_hash(recording)
+        codes = (int(key[:2], 16),) * round(recording.seconds * FACTS.frames_per_second)
+        return Reply(LearnedReference(codes, self.fingerprint, recording.seconds, key, encode(recording, "flac")))
+
+    def code_fingerprint(self) -> Reply:
+        return Reply(self.fingerprint)
+
+    def transcribe(self, audio: bytes, language: str | None) -> Reply:
+        self.transcribed.append(language)
+        return Reply(self.transcript)
+
+    async def forget(self, recording_hash: str) -> None:
+        self.forgotten.append(recording_hash)
 
     def synthesizer_runs(self) -> bool:
         return self.runs

@@ -21,14 +21,30 @@ def options(application: Any) -> dict[str, dict[str, Any]]:
     return {deployment.name: deployment.ray_actor_options for deployment in deployments}
 
 
-def test_the_application_is_an_ingress_over_synthesizer_and_composer() -> None:
-    assert list(options(build(Settings(device="cpu")))) == ["Ingress", "Synthesizer", "Composer"]
+def test_the_application_is_an_ingress_over_the_other_deployments() -> None:
+    usual = ["Ingress", "Synthesizer", "Composer", "VoiceEncoder"]
+    assert list(options(build(Settings(device="cpu")))) == usual
+    assert list(options(build(Settings(device="cpu", whisper_model="somewhere")))) == [*usual, "Transcriber"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"voices": "voices"},
+        {"voices": "./voices"},
+        {"longest_reference_seconds": 31},
+        {"longest_reference_seconds": 0.5},
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_at_the_start(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
 
 
 def test_on_gpus_every_synthesizer_has_one_and_the_others_see_none() -> None:
     resources = options(build(Settings(device="cuda", wait_for_gpu=True)))
     assert resources["Synthesizer"]["num_gpus"] == 1
-    for name in ("Ingress", "Composer"):
+    for name in ("Ingress", "Composer", "VoiceEncoder"):
         assert resources[name]["runtime_env"]["env_vars"] == {"CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -62,6 +78,6 @@ def test_an_unknown_setting_is_refused_by_name() -> None:
 
 
 def test_no_deployment_but_a_synthesizers_replica_imports_torch() -> None:
-    modules = "app, ingress, composer, synthesizer, launcher"
+    modules = "app, ingress, composer, synthesizer, voice_encoder, transcriber, launcher"
     program = f"from deployments import {modules}; import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from deployments.body import Form
 from deployments.speech_request import SpeechRequest
 from voice_core.errors import RequestError
 from voice_core.speech import MAX_SEED, Sampling
@@ -55,6 +56,41 @@ def test_every_field_arrives() -> None:
     assert (wanted.seed, wanted.seconds, wanted.segment, wanted.n) == (MAX_SEED, 3, False, 16)
 
 
+@pytest.mark.parametrize("encoded", ["UklGRg==", "data:audio/wav;base64,UklGRg==", "UklG\nRg=="])
+def test_a_recording_comes_in_base64_or_as_a_data_url(encoded: str) -> None:
+    assert read(reference_audio=encoded, reference_text="Hello.").reference_audio == b"RIFF"
+
+
+def test_a_recording_and_a_voice_contradict_each_other() -> None:
+    body = json.dumps(LEAST | {"voice": "Ann", "reference_audio": "UklGRg=="}).encode()
+    assert refused(body).field == "voice"
+
+
+def test_a_form_says_the_same_as_json() -> None:
+    texts = LEAST | {"seconds": "3", "segment": "false", "temperature": "0.5", "reference_text": "1"}
+    form = Form(texts, {"reference_audio": b"RIFF"})
+    wanted = SpeechRequest.from_form(form, longest_text_characters=20)
+    fields = {"seconds": 3, "segment": False, "temperature": 0.5}
+    assert wanted == read(**fields, reference_text="1", reference_audio="UklGRg==")
+
+
+@pytest.mark.parametrize(
+    ("texts", "files", "field"),
+    [
+        ({"seconds": "three"}, {}, "seconds"),
+        ({"seconds": '"3"'}, {}, "seconds"),
+        ({"tempo": "2"}, {}, "tempo"),
+        ({}, {"recording": b"RIFF"}, "recording"),
+        ({}, {"input": b"Hello."}, "input"),
+    ],
+)
+def test_a_wrong_form_is_refused_by_field(texts: dict[str, str], files: dict[str, bytes], field: str) -> None:
+    given = {name: text for name, text in LEAST.items() if name not in files}
+    with pytest.raises(RequestError) as refusal:
+        SpeechRequest.from_form(Form(given | texts, files), longest_text_characters=20)
+    assert refusal.value.field == field
+
+
 def test_null_means_not_given() -> None:
     assert read(seed=None, speed=None) == read()
 
@@ -78,9 +114,14 @@ def test_a_required_field_is_asked_for_by_name(name: str, absent: dict[str, None
         ("input", 5),
         ("input", "x" * 21),
         ("input", "\ud800"),
-        ("voice", "alloy"),
-        ("voice", {"id": "alloy"}),
+        ("voice", ""),
+        ("voice", "x" * 257),
         ("voice", {"name": "default"}),
+        ("reference_audio", "not base64!"),
+        ("reference_audio", "data:audio/wav;base64,?"),
+        ("reference_audio", 5),
+        ("reference_text", "Without a recording."),
+        ("reference_text", "x" * 751),
         ("response_format", "aac"),
         ("response_format", "midi"),
         ("speed", 0.2),

@@ -11,8 +11,8 @@ import soundfile
 from tests.voices.recordings import audio_file, hum
 from voice_core.codec.codec import Codec
 from voice_core.embedded import DIRECTORY
+from voice_core.speech import ReferenceLimits
 from voice_core.voices.learning import Learner
-from voice_core.voices.reference import ReferenceLimits
 
 CODEC = DIRECTORY / "codec"
 RECORDING = np.rint(hum(2.0, 44100) * 32767).astype(np.int16)

@@ -11,7 +11,8 @@ import pytest
 from tests.voices.recordings import audio_file, hum
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError
-from voice_core.voices.reference import ReferenceLimits, content_hash, read_reference
+from voice_core.speech import ReferenceLimits
+from voice_core.voices.reference import content_hash, read_reference
 
 LIMITS = ReferenceLimits()
 FLAC_TOTAL_SAMPLES = slice(21, 26)  # bytes of a file: half a byte of rate and width, then 36 bits of count

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from voice_core.audio.formats import encode, resample
 from voice_core.codec.encoder import CodecEncoder, code_fingerprint, load_encoder
+from voice_core.speech import LearnedReference, ReferenceLimits
 from voice_core.voices.cache import BYTES_PER_CODE, ByteBoundedCache
-from voice_core.voices.reference import ReferenceLimits, content_hash, read_reference
+from voice_core.voices.reference import content_hash, read_reference
 
 MOST_CACHED_BYTES = 64_000_000  # of codes: a thousand recordings of 30 s
-AUDIO_FORMAT = "flac"  # of what is kept: lossless at 16 bits, and browsers play it
-
-
-@dataclass(frozen=True)
-class Learned:
-    """A recording that passed the checks, as it is kept, and its codes."""
-
-    codes: tuple[int, ...]
-    code_fingerprint: str  # of the codec that the codes belong to
-    seconds: float
-    recording_hash: str  # of the samples, so that a wav and a flac of them are one recording
-    audio: bytes  # mono, at its own rate, in AUDIO_FORMAT, without whatever else was in the file
+KEPT_FORMAT = "flac"  # lossless at 16 bits, and browsers play it
 
 
 class Learner:
@@ -39,7 +28,7 @@ class Learner:
         self.fingerprint = code_fingerprint(codec_directory)
         self.encoded = 0  # recordings that went through the encoder
 
-    def learn(self, file: bytes, *, field: str) -> Learned:
+    def learn(self, file: bytes, *, field: str) -> LearnedReference:
         """Return what is to be known of a recording; raises RequestError for `field`."""
         recording = read_reference(file, self._limits, field=field)
         key = content_hash(recording)
@@ -50,7 +39,7 @@ class Learner:
             codes = self._encoder.encode(resample(recording, self._encoder.sample_rate))
             self.encoded += 1
             self._codes.put(key, codes, BYTES_PER_CODE * len(codes))
-        return Learned(codes, self.fingerprint, recording.seconds, key, encode(recording, AUDIO_FORMAT))
+        return LearnedReference(codes, self.fingerprint, recording.seconds, key, encode(recording, KEPT_FORMAT))
 
     def forget(self, recording_hash: str) -> None:
         """Keep nothing of a recording."""

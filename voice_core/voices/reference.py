@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from dataclasses import dataclass
 
 import numpy as np
 import soundfile
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError
+from voice_core.speech import ReferenceLimits
 
 LOWEST_RATE, HIGHEST_RATE = 8000, 96_000  # Hz; a telephone, and the finest that studios deliver
 MOST_CHANNELS = 2
@@ -27,14 +27,6 @@ AUDIBLE = 0.1  # of the peak; pauses say nothing about clipping
 MOST_AT_EXTREME = 0.1  # of the audible samples
 LEAST_READ = 0.95  # of the frames that a header promises; a header of an mp3 may only estimate them
 RIFF_SIZE_UNKNOWN = 0x7FFFFFFF  # and above: written by programs that can't go back to the header
-
-
-@dataclass(frozen=True)
-class ReferenceLimits:
-    """How long a recording may be."""
-
-    shortest_seconds: float = 1.0
-    longest_seconds: float = 30.0
 
 
 def read_reference(file: bytes, limits: ReferenceLimits, *, field: str) -> Waveform:

@@ -25,9 +25,9 @@ from dataclasses import asdict, dataclass
 from fsspec.core import url_to_fs
 
 from voice_core.errors import RequestError
+from voice_core.speech import DEFAULT_VOICE
 from voice_core.voices.cache import BYTES_PER_CODE, ByteBoundedCache
 
-DEFAULT_VOICE = "default"  # the model's own, without a prompt; always there, never kept here
 FRESH_SECONDS = 0.5  # a listing is believed so long; a voice made elsewhere is known here after it at the latest
 MOST_CACHED_BYTES = 16_000_000  # of codes: thousands of voices
 LONGEST_NAME_CHARACTERS = 64

@@ -1,0 +1,116 @@
+"""Finds, makes and forgets voices: asks the store, the encoder and the transcriber. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from deployments.fan_out import PendingReply, ask
+from deployments.settings import Settings
+from deployments.speech_request import SpeechRequest
+from deployments.voice_request import FILE, VoiceRequest
+from voice_core.errors import RequestError
+from voice_core.speech import DEFAULT_VOICE, LearnedReference, VoicePrompt
+from voice_core.voices.store import Voice, VoiceDraft, VoiceStore
+
+
+class VoiceCrew(Protocol):
+    """The deployments that learn voices, as calls that can be awaited and cancelled."""
+
+    def learn(self, file: bytes, field: str) -> PendingReply[LearnedReference]: ...
+
+    def code_fingerprint(self) -> PendingReply[str]: ...
+
+    def transcribe(self, audio: bytes, language: str | None) -> PendingReply[str]: ...
+
+    async def forget(self, recording_hash: str) -> None:
+        """Let every replica that may have kept something of a recording drop it."""
+
+
+class VoiceDesk:
+    """Everything that a request may want of voices."""
+
+    def __init__(self, settings: Settings, crew: VoiceCrew) -> None:
+        self._settings = settings
+        self._crew = crew
+        self._store = VoiceStore(settings.voices)
+        self._fingerprint: str | None = None
+
+    async def prompt(self, wanted: SpeechRequest) -> VoicePrompt | None:
+        """Return what the decoder is to imitate; None for the model's own voice."""
+        if wanted.reference_audio is not None:
+            text, fields = wanted.reference_text.strip(), ("reference_audio", "reference_text")
+            learned, transcript = await self._learn(wanted.reference_audio, text, None, fields)
+            return VoicePrompt(learned.codes, transcript)
+        if wanted.voice == DEFAULT_VOICE:
+            return None
+        voice = await asyncio.to_thread(self._store.find, wanted.voice)
+        if voice is None:
+            reason = f"there is no voice {wanted.voice!r}; GET /v1/audio/voices lists those that there are"
+            raise RequestError("voice", reason)
+        return VoicePrompt(await self._codes(voice), voice.transcript)
+
+    async def create(self, wanted: VoiceRequest) -> Voice:
+        """Learn a voice and keep it."""
+        if len(await self.voices()) >= self._settings.most_voices:
+            raise RequestError("name", f"{self._settings.most_voices} voices are kept already; delete one first")
+        fields = (FILE, "transcript")
+        learned, transcript = await self._learn(wanted.audio_sample, wanted.transcript, wanted.language, fields)
+        draft = VoiceDraft(
+            name=wanted.name,
+            transcript=transcript,
+            consent=wanted.consent,
+            seconds=learned.seconds,
+            recording_hash=learned.recording_hash,
+            code_fingerprint=learned.code_fingerprint,
+            language=wanted.language,
+        )
+        return await asyncio.to_thread(self._store.create, draft, learned.audio, learned.codes)
+
+    async def voices(self) -> list[Voice]:
+        """Return all voices but the model's own, oldest first."""
+        return await asyncio.to_thread(self._store.voices)
+
+    async def voice(self, voice_id: str) -> Voice | None:
+        """Return the voice of that id."""
+        voice = await asyncio.to_thread(self._store.find, voice_id)
+        return voice if voice is not None and voice.id == voice_id else None
+
+    async def sample(self, voice: Voice) -> bytes:
+        """Return the recording of a voice, a flac file."""
+        return await asyncio.to_thread(self._store.audio, voice)
+
+    async def delete(self, voice_id: str) -> bool:
+        """Remove a voice for good; False if there is none of that id."""
+        deleted = await asyncio.to_thread(self._store.delete, voice_id)
+        if deleted is not None:
+            await self._crew.forget(deleted.recording_hash)
+        return deleted is not None
+
+    async def _learn(
+        self, file: bytes, transcript: str, language: str | None, fields: tuple[str, str]
+    ) -> tuple[LearnedReference, str]:
+        """Return what is to be known of a recording, and what is said in it; `fields` are those of file and text."""
+        file_field, text_field = fields
+        if not transcript and self._settings.whisper_model is None:
+            reason = (
+                "is required: what is said in the recording, word for word. The other way out is the operator's: "
+                "with whisper_model in the settings, recordings are transcribed here"
+            )
+            raise RequestError(text_field, reason)
+        learned = await ask(lambda: self._crew.learn(file, file_field))
+        if not transcript:
+            transcript = await ask(lambda: self._crew.transcribe(learned.audio, language))
+        if not transcript:
+            raise RequestError(file_field, f"no speech was found in it; say in {text_field!r} what it is")
+        return learned, transcript
+
+    async def _codes(self, voice: Voice) -> tuple[int, ...]:
+        """Return the codes of a voice; those of another model's codec are made anew from the recording."""
+        if self._fingerprint is None:
+            self._fingerprint = await ask(self._crew.code_fingerprint)
+        if voice.code_fingerprint == self._fingerprint:
+            return await asyncio.to_thread(self._store.codes, voice)
+        audio = await self.sample(voice)
+        learned = await ask(lambda: self._crew.learn(audio, "voice"))
+        return learned.codes

@@ -1,0 +1,90 @@
+"""The HTTP interface of voices: OpenAI's routes and shapes, and a listing and playback beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from deployments.body import FORM, read_form, require_content_type
+from deployments.door import Door
+from deployments.errors import ApiError
+from deployments.settings import Settings
+from deployments.voice_desk import VoiceDesk
+from deployments.voice_request import KIND, VoiceRequest
+from voice_core.speech import DEFAULT_VOICE
+from voice_core.voices.store import Voice
+
+PATH = "/v1/audio/voices"
+PATH_OF_ONE = f"{PATH}/{{voice_id}}"
+PATH_OF_SAMPLE = f"{PATH_OF_ONE}/sample"
+SAMPLE_MEDIA_TYPE = "audio/flac"
+
+
+class VoicesApi:
+    """Registers, lists, plays and deletes voices."""
+
+    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door) -> None:
+        self._settings = settings
+        self._desk = desk
+        self._door = door
+
+    async def create(self, request: Request) -> Response:
+        require_content_type(request, FORM)
+        with self._door.let_in():
+            form = await read_form(request, largest_bytes=self._settings.largest_upload_bytes)
+            voice = await self._desk.create(VoiceRequest.from_form(form))
+        return JSONResponse(_described(voice))
+
+    async def voices(self, request: Request) -> Response:
+        described = [_default(), *map(_described, await self._desk.voices())]
+        ends = {"first_id": described[0]["id"], "last_id": described[-1]["id"], "has_more": False}
+        return JSONResponse({"object": "list", "data": described, **ends})
+
+    async def voice(self, request: Request) -> Response:
+        if request.path_params["voice_id"] == DEFAULT_VOICE:
+            return JSONResponse(_default())
+        return JSONResponse(_described(await self._named(request)))
+
+    async def sample(self, request: Request) -> Response:
+        voice = await self._named(request)
+        return Response(await self._desk.sample(voice), media_type=SAMPLE_MEDIA_TYPE)
+
+    async def delete(self, request: Request) -> Response:
+        voice_id = request.path_params["voice_id"]
+        if voice_id == DEFAULT_VOICE:
+            raise ApiError(400, "voice_id: the model's own voice can't be deleted", "voice_id", "invalid_value")
+        if not await self._desk.delete(voice_id):
+            raise _unknown(voice_id)
+        return JSONResponse({"id": voice_id, "object": "audio.voice.deleted", "deleted": True})
+
+    async def _named(self, request: Request) -> Voice:
+        voice_id = request.path_params["voice_id"]
+        voice = await self._desk.voice(voice_id)
+        if voice is None:
+            raise _unknown(voice_id)
+        return voice
+
+
+def _described(voice: Voice) -> dict[str, Any]:
+    """Return OpenAI's object, and what of ours a caller may know; whoever gave consent is not told to everybody."""
+    return {
+        "id": voice.id,
+        "object": "audio.voice",
+        "type": KIND,
+        "name": voice.name,
+        "created_at": int(voice.created_at),
+        "transcript": voice.transcript,
+        "language": voice.language,
+        "seconds": round(voice.seconds, 3),
+    }
+
+
+def _default() -> dict[str, Any]:
+    """The model's own voice: there since the model is, without a recording."""
+    return {"id": DEFAULT_VOICE, "object": "audio.voice", "type": KIND, "name": DEFAULT_VOICE, "created_at": 0}
+
+
+def _unknown(voice_id: str) -> ApiError:
+    return ApiError(404, f"voice_id: there is no voice {voice_id[:64]!r} with a recording", "voice_id", "not_found")

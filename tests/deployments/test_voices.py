@@ -1,0 +1,325 @@
+"""Voices over HTTP, asked by a client in the same process, with a crew that hums."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from fake_crew import FakeCrew
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
+from deployments.api import SpeechApi
+from deployments.body import read_form
+from deployments.errors import ApiError
+from deployments.settings import Settings
+from tests.voices.recordings import audio_file, hum
+from tests.voices.test_reference import MALFORMED
+
+WORDS = "This is what I said."
+CONSENT = "It is my voice, and I agree."
+RECORDING = audio_file(hum())
+LARGEST_BYTES = 4_000_000
+
+
+def client_of(folder: Path, crew: FakeCrew, **settings: Any) -> TestClient:
+    chosen = Settings(voices=str(folder), largest_upload_bytes=LARGEST_BYTES, **settings)
+    return TestClient(SpeechApi(chosen, crew).routes(), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def crew() -> FakeCrew:
+    return FakeCrew()
+
+
+@pytest.fixture
+def client(crew: FakeCrew, tmp_path: Path) -> TestClient:
+    return client_of(tmp_path, crew)
+
+
+def create(client: TestClient, file: bytes = RECORDING, **changes: str | None) -> Any:
+    fields = {"name": "Ann", "transcript": WORDS, "consent": CONSENT} | changes
+    texts = {name: text for name, text in fields.items() if text is not None}
+    return client.post("/v1/audio/voices", data=texts, files={"audio_sample": ("sample.wav", file, "audio/wav")})
+
+
+def speak(client: TestClient, voice: Any = "default", **fields: Any) -> Any:
+    least = {"model": "voice", "voice": voice, "input": "Hello there.", "response_format": "wav"}
+    return client.post("/v1/audio/speech", json=least | fields)
+
+
+def refusal(answer: Any) -> dict[str, Any]:
+    document = answer.json()
+    assert set(document) == {"error"}
+    return dict(document["error"])
+
+
+def test_a_voice_has_openais_shape(client: TestClient) -> None:
+    voice = create(client).json()
+    assert (voice["object"], voice["type"], voice["name"]) == ("audio.voice", "audio_sample", "Ann")
+    assert isinstance(voice["created_at"], int)
+    assert (voice["transcript"], voice["seconds"]) == (WORDS, 2.0)
+    assert client.get(f"/v1/audio/voices/{voice['id']}").json() == voice
+
+
+def test_all_voices_are_listed_and_the_default_is_always_there(client: TestClient) -> None:
+    made = [create(client, name=name).json() for name in ("Ann", "Bob")]
+    listed = client.get("/v1/audio/voices").json()
+    assert listed["object"] == "list"
+    assert listed["data"][1:] == made
+    assert listed["data"][0]["id"] == "default"
+    assert client.get("/v1/audio/voices/default").json() == listed["data"][0]
+    assert not listed["has_more"]
+
+
+def test_the_sample_is_played_back(client: TestClient) -> None:
+    voice = create(client).json()
+    answer = client.get(f"/v1/audio/voices/{voice['id']}/sample")
+    samples, sample_rate = soundfile.read(io.BytesIO(answer.content))
+    assert answer.headers["content-type"] == "audio/flac"
+    assert (len(samples), sample_rate) == (32000, 16000)
+
+
+@pytest.mark.parametrize("by", ["name", "id", "object"])
+def test_a_created_voice_speaks_at_once(client: TestClient, crew: FakeCrew, by: str) -> None:
+    voice = create(client).json()
+    wanted: Any = {"name": "Ann", "id": voice["id"], "object": {"id": voice["id"]}}[by]
+    assert speak(client, wanted).status_code == 200
+    (segment,) = crew.segments
+    assert segment.prompt is not None
+    assert segment.prompt.transcript == WORDS
+    assert len(segment.prompt.codes) == 100
+
+
+def test_every_segment_carries_the_voice(client: TestClient, crew: FakeCrew) -> None:
+    create(client)
+    speak(client, "Ann", input="Here is one line.\nAnd here is another.")
+    one, other = crew.segments
+    assert one.prompt == other.prompt is not None
+
+
+def test_the_default_voice_has_no_prompt(client: TestClient, crew: FakeCrew) -> None:
+    create(client)
+    speak(client)
+    assert crew.segments[0].prompt is None
+
+
+def test_a_voice_survives_a_restart(client: TestClient, crew: FakeCrew, tmp_path: Path) -> None:
+    create(client)
+    assert speak(client_of(tmp_path, crew), "Ann").status_code == 200
+    assert crew.segments[0].prompt is not None
+    assert crew.learned == 1
+
+
+def test_a_slow_speaker_is_imitated_slowly(client: TestClient, crew: FakeCrew) -> None:
+    create(client, name="Fast", transcript=f"{WORDS} {WORDS} {WORDS}")
+    create(client, name="Slow", transcript="So.")
+    for name in ("Fast", "Slow"):
+        speak(client, name, input="The cat sat on the mat and looked at all of us")
+    fast, slow = crew.segments
+    assert slow.seconds > 1.5 * fast.seconds
+
+
+def test_a_deleted_voice_is_gone_for_good(client: TestClient, crew: FakeCrew, tmp_path: Path) -> None:
+    voice = create(client).json()
+    deleted = client.delete(f"/v1/audio/voices/{voice['id']}")
+    assert deleted.json() == {"id": voice["id"], "object": "audio.voice.deleted", "deleted": True}
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(crew.forgotten) == 1
+    assert refusal(speak(client, "Ann"))["param"] == "voice"
+    for method, path in (("GET", ""), ("GET", "/sample"), ("DELETE", "")):
+        assert client.request(method, f"/v1/audio/voices/{voice['id']}{path}").status_code == 404
+
+
+def test_the_default_voice_has_no_sample_and_stays(client: TestClient) -> None:
+    assert client.get("/v1/audio/voices/default/sample").status_code == 404
+    assert client.delete("/v1/audio/voices/default").status_code == 400
+    assert speak(client).status_code == 200
+
+
+def test_codes_of_another_models_codec_are_made_anew(client: TestClient, crew: FakeCrew, tmp_path: Path) -> None:
+    create(client)
+    crew.fingerprint = "another codec"
+    assert speak(client_of(tmp_path, crew), "Ann").status_code == 200
+    assert crew.learned == 2
+
+
+def test_no_more_voices_are_kept_than_the_operator_wants(crew: FakeCrew, tmp_path: Path) -> None:
+    client = client_of(tmp_path, crew, most_voices=1)
+    assert create(client).status_code == 200
+    assert "1 voices are kept already" in refusal(create(client))["message"]
+
+
+# A voice for one request
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_a_voice_may_come_with_the_request_and_is_not_kept(
+    client: TestClient, crew: FakeCrew, tmp_path: Path, form: bool
+) -> None:
+    if form:
+        texts = {"model": "voice", "voice": "default", "input": "Hello there.", "reference_text": WORDS, "seed": "5"}
+        answer = client.post("/v1/audio/speech", data=texts, files={"reference_audio": ("me.wav", RECORDING)})
+        assert answer.headers["x-seed"] == "5"
+    else:
+        answer = speak(client, reference_audio=base64.b64encode(RECORDING).decode(), reference_text=WORDS)
+    assert answer.status_code == 200
+    (segment,) = crew.segments
+    assert segment.prompt is not None
+    assert segment.prompt.transcript == WORDS
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_text_without_a_recording_is_refused(client: TestClient, crew: FakeCrew) -> None:
+    assert refusal(speak(client, reference_text=WORDS))["param"] == "reference_text"
+    assert not crew.segments
+
+
+def test_without_a_transcript_both_ways_out_are_told(client: TestClient, crew: FakeCrew) -> None:
+    spoken = speak(client, reference_audio=base64.b64encode(RECORDING).decode())
+    for answer, param in ((spoken, "reference_text"), (create(client, transcript=None), "transcript")):
+        error = refusal(answer)
+        assert (answer.status_code, error["param"]) == (400, param)
+        assert "what is said in the recording" in error["message"]
+        assert "whisper_model" in error["message"]
+    assert crew.learned == 0
+
+
+def test_with_a_whisper_the_transcript_is_written_down(crew: FakeCrew, tmp_path: Path) -> None:
+    client = client_of(tmp_path, crew, whisper_model="whisper")
+    assert create(client, transcript=None, language="ja-JP").json()["transcript"] == crew.transcript
+    speak(client, reference_audio=base64.b64encode(RECORDING).decode())
+    assert crew.transcribed == ["ja-JP", None]
+    assert crew.segments[0].prompt is not None
+    assert crew.segments[0].prompt.transcript == crew.transcript
+    crew.transcript = ""
+    assert "no speech was found" in refusal(create(client, transcript=None))["message"]
+
+
+def test_a_large_body_needs_a_recording_in_it(client: TestClient) -> None:
+    recording = audio_file(hum(29.0, 22050), 22050)
+    assert len(recording) > 1_048_576
+    large = speak(client, reference_audio=base64.b64encode(recording).decode(), reference_text=WORDS)
+    assert large.status_code == 200
+    assert speak(client, input="x" * 1_100_000).status_code == 413
+
+
+# What is refused
+
+
+def multipart(*parts: tuple[str, bytes]) -> bytes:
+    """A body of parts, each its header and its content."""
+    lines = [f"--edge\r\n{header}\r\n\r\n".encode() + content + b"\r\n" for header, content in parts]
+    return b"".join(lines) + b"--edge--\r\n"
+
+
+def part(name: str, content: bytes, filename: str | None = None) -> tuple[str, bytes]:
+    file = f'; filename="{filename}"' if filename else ""
+    return f'Content-Disposition: form-data; name="{name}"{file}', content
+
+
+NAME, CONSENTED, SAID = part("name", b"Ann"), part("consent", CONSENT.encode()), part("transcript", WORDS.encode())
+FILE = part("audio_sample", RECORDING, "a.wav")
+MALFORMED_BODIES = {
+    "no body": b"",
+    "no form": b"hello",
+    "cut in the file": multipart(NAME, CONSENTED, SAID, FILE)[:-2000],
+    "no file": multipart(NAME, CONSENTED, SAID),
+    "two files": multipart(NAME, CONSENTED, SAID, FILE, FILE),
+    "a file without a name": multipart(NAME, CONSENTED, SAID, ('Content-Disposition: form-data; filename="a"', b"x")),
+    "a text as the file": multipart(NAME, CONSENTED, SAID, part("audio_sample", b"hello")),
+    "a file as the name": multipart(part("name", b"Ann", "a.txt"), CONSENTED, SAID),
+    "two names": multipart(NAME, NAME, CONSENTED, SAID, FILE),
+    "unknown field": multipart(NAME, CONSENTED, SAID, FILE, part("colour", b"red")),
+    "too many fields": multipart(*[part(f"field{number}", b"") for number in range(40)]),
+    "no headers in a part": b"--edge\r\n\r\nhello\r\n--edge--\r\n",
+}
+MALFORMED_FIELDS: dict[str, dict[str, str | None]] = {
+    "no name": {"name": None},
+    "empty name": {"name": ""},
+    "path in the name": {"name": "../../etc/passwd"},
+    "null in the name": {"name": "a\0b"},
+    "long name": {"name": "x" * 65},
+    "reserved name": {"name": "default"},
+    "no consent": {"consent": None},
+    "blank consent": {"consent": "  "},
+    "no transcript": {"transcript": None},
+    "a book as transcript": {"transcript": "word " * 1000},
+    "no language": {"language": "?"},
+    "a voice of words": {"type": "prompt"},
+}
+
+
+@pytest.fixture
+def nothing_is_left(client: TestClient, crew: FakeCrew, tmp_path: Path) -> Iterator[None]:
+    yield
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert len(client.get("/v1/audio/voices").json()["data"]) == 1
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_recording_that_holds_no_voice_is_refused(client: TestClient, name: str) -> None:
+    file, reason = MALFORMED[name]
+    answer = create(client, file)
+    assert (answer.status_code, refusal(answer)["param"]) == (400, "audio_sample")
+    assert reason.replace("\\", "") in refusal(answer)["message"]
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+@pytest.mark.parametrize("name", MALFORMED_FIELDS)
+def test_a_wrong_field_is_refused_by_name(client: TestClient, crew: FakeCrew, name: str) -> None:
+    answer = create(client, **MALFORMED_FIELDS[name])
+    assert answer.status_code == 400
+    assert refusal(answer)["param"] in MALFORMED_FIELDS[name]
+    assert crew.learned == 0
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+@pytest.mark.parametrize("name", MALFORMED_BODIES)
+def test_a_body_that_is_no_right_form_is_refused(client: TestClient, name: str) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=edge"}
+    answer = client.post("/v1/audio/voices", content=MALFORMED_BODIES[name], headers=kind)
+    assert answer.status_code == 400
+    assert refusal(answer)["message"]
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "text/plain"])
+def test_a_body_of_another_kind_is_refused(client: TestClient, kind: str) -> None:
+    answer = client.post("/v1/audio/voices", content=json.dumps({"name": "Ann"}), headers={"content-type": kind})
+    assert answer.status_code in (400, 415)
+
+
+def test_a_body_of_300_mb_is_refused_by_its_header(client: TestClient) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=edge", "content-length": "300000000"}
+    answer = client.post("/v1/audio/voices", content=b"", headers=kind)
+    assert (answer.status_code, refusal(answer)["code"]) == (413, "request_too_large")
+
+
+def test_a_body_of_unknown_length_is_not_read_beyond_the_limit() -> None:
+    taken_bytes = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal taken_bytes
+        taken_bytes += 1_000_000
+        return {"type": "http.request", "body": bytes(1_000_000), "more_body": True}
+
+    endless = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    with pytest.raises(ApiError) as refused:
+        asyncio.run(read_form(endless, largest_bytes=LARGEST_BYTES))
+    assert refused.value.status == 413
+    assert taken_bytes == LARGEST_BYTES + 1_000_000
+
+
+def test_a_stereo_mp3_of_a_music_shop_is_taken(client: TestClient) -> None:
+    stereo = np.stack([hum(3.0, 44100), hum(3.0, 44100, pitch=121)], axis=1)
+    assert create(client, audio_file(stereo, 44100, "MP3", "MPEG_LAYER_III")).status_code == 200
