@@ -84,8 +84,9 @@ class SpeechApi:
     async def speech(self, request: Request) -> Response:
         with self._door.let_in():
             wanted = await self._speech_request(request)
-            prompt = await self._desk.prompt(wanted)
-            script = await asyncio.to_thread(write_script, wanted, await self._known_facts(), prompt)
+            facts = await self._known_facts()
+            prompt = await self._desk.prompt(wanted, facts)
+            script = await asyncio.to_thread(write_script, wanted, facts, prompt)
             spoken = await ask_each(self._crew.speak, script.segments)
             takes = await self._compose(wanted, script, spoken)
         return file_answer(takes[0]) if wanted.n == 1 else json_answer(takes, wanted.response_format)

@@ -46,9 +46,6 @@ class ServeCrew:
     def learn(self, file: bytes, field: str) -> PendingReply[LearnedReference]:
         return cast(PendingReply[LearnedReference], self._voice_encoder.learn.remote(file, field))
 
-    def code_fingerprint(self) -> PendingReply[str]:
-        return cast(PendingReply[str], self._voice_encoder.fingerprint.remote())
-
     def transcribe(self, audio: bytes, language: str | None) -> PendingReply[str]:
         assert self._transcriber is not None, "asked only where the settings name a Whisper"
         return cast(PendingReply[str], self._transcriber.transcribe.remote(audio, language))

@@ -23,6 +23,7 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from deployments.app import NoGpuError, build, choose_device, cpus_needed
+from deployments.proxy import announce
 from deployments.settings import EMBEDDED, Settings
 from voice_core.hub import HUB_ID
 
@@ -123,6 +124,7 @@ def _ray(settings: Settings) -> Iterator[None]:
     _stop_on_signals()
     _say("Starting Ray ...")
     logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
+    announce(settings)
     try:
         context: Any = ray.init(  # typed as its base class, which lacks the address
             address="local",  # never somebody else's cluster

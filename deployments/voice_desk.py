@@ -10,7 +10,7 @@ from deployments.settings import Settings
 from deployments.speech_request import SpeechRequest
 from deployments.voice_request import FILE, VoiceRequest
 from voice_core.errors import RequestError
-from voice_core.speech import DEFAULT_VOICE, LearnedReference, VoicePrompt
+from voice_core.speech import DEFAULT_VOICE, LearnedReference, ModelFacts, VoicePrompt
 from voice_core.voices.store import Voice, VoiceDraft, VoiceStore
 
 
@@ -18,8 +18,6 @@ class VoiceCrew(Protocol):
     """The deployments that learn voices, as calls that can be awaited and cancelled."""
 
     def learn(self, file: bytes, field: str) -> PendingReply[LearnedReference]: ...
-
-    def code_fingerprint(self) -> PendingReply[str]: ...
 
     def transcribe(self, audio: bytes, language: str | None) -> PendingReply[str]: ...
 
@@ -34,9 +32,8 @@ class VoiceDesk:
         self._settings = settings
         self._crew = crew
         self._store = VoiceStore(settings.voices)
-        self._fingerprint: str | None = None
 
-    async def prompt(self, wanted: SpeechRequest) -> VoicePrompt | None:
+    async def prompt(self, wanted: SpeechRequest, facts: ModelFacts) -> VoicePrompt | None:
         """Return what the decoder is to imitate; None for the model's own voice."""
         if wanted.reference_audio is not None:
             text, fields = wanted.reference_text.strip(), ("reference_audio", "reference_text")
@@ -48,7 +45,7 @@ class VoiceDesk:
         if voice is None:
             reason = f"there is no voice {wanted.voice!r}; GET /v1/audio/voices lists those that there are"
             raise RequestError("voice", reason)
-        return VoicePrompt(await self._codes(voice), voice.transcript)
+        return VoicePrompt(await self._codes(voice, facts), voice.transcript)
 
     async def create(self, wanted: VoiceRequest) -> Voice:
         """Learn a voice and keep it."""
@@ -105,11 +102,9 @@ class VoiceDesk:
             raise RequestError(file_field, f"no speech was found in it; say in {text_field!r} what it is")
         return learned, transcript
 
-    async def _codes(self, voice: Voice) -> tuple[int, ...]:
+    async def _codes(self, voice: Voice, facts: ModelFacts) -> tuple[int, ...]:
         """Return the codes of a voice; those of another model's codec are made anew from the recording."""
-        if self._fingerprint is None:
-            self._fingerprint = await ask(self._crew.code_fingerprint)
-        if voice.code_fingerprint == self._fingerprint:
+        if voice.code_fingerprint == facts.code_fingerprint:
             return await asyncio.to_thread(self._store.codes, voice)
         audio = await self.sample(voice)
         learned = await ask(lambda: self._crew.learn(audio, "voice"))

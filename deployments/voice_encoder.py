@@ -35,10 +35,6 @@ class VoiceEncoder:
         """Return what is to be known of the recording in `file`, which came in the request's `field`."""
         return await self._ask(lambda learner: learner.learn(file, field=field))
 
-    async def fingerprint(self) -> str:
-        """Return what tells this codec's codes from others'."""
-        return await self._ask(lambda learner: learner.fingerprint)
-
     async def encoded(self) -> int:
         """Return how many recordings went through the encoder; those known already didn't."""
         return await self._ask(lambda learner: learner.encoded)

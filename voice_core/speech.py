@@ -101,4 +101,5 @@ class ModelFacts:
     longest_seconds: float  # audio_max_length: the longest segment that the model was trained on
     device: str
     max_rows: int
+    code_fingerprint: str  # of the codes that voice prompts must be made of
     load_seconds: float  # from the first look at the checkpoint to a decoder that has spoken

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from voice_core.codec.codec import Codec
+from voice_core.codec.encoder import code_fingerprint
 from voice_core.codec.worker import CodecWorker, Sounds
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.engine import DEFAULT_LARGEST_SHARE, Engine, EngineCounters, RowHandle
@@ -75,9 +76,14 @@ class Synthesizer:
         engine: Engine,
         tokenizer: TextTokenizer,
         codec: Codec,
+        code_fingerprint: str,
         started_at: float,
     ) -> None:
-        """Take the parts over and warm them up; `started_at` is when loading began, on time.perf_counter's clock."""
+        """Take the parts over and warm them up.
+
+        `code_fingerprint` is that of the codes that voice prompts must be made of; `started_at` is when loading
+        began, on time.perf_counter's clock.
+        """
         self._config = decoder.config
         self._tokenizer = tokenizer
         self._codec = CodecWorker(codec)
@@ -90,6 +96,7 @@ class Synthesizer:
             longest_seconds=self._config.longest_seconds,
             device=str(decoder.network.device),
             max_rows=decoder.slots.slots,
+            code_fingerprint=code_fingerprint,
             load_seconds=time.perf_counter() - started_at,
         )
 
@@ -117,7 +124,8 @@ class Synthesizer:
         place = chosen_device(device)
         network = load_network(directory, config, device=place, dtype=_chosen_dtype(precision, place, config))
         pack_linears(network)
-        codec = Codec.load(checkpoint_directory(config.codec_name, relative_to=directory), place)
+        codec_place = codec_directory(model)
+        codec = Codec.load(codec_place, place)
         _check_codec(codec, config, directory)
         decoder = BatchDecoder(
             network,
@@ -127,7 +135,9 @@ class Synthesizer:
             deterministic=deterministic,
         )
         engine = Engine(decoder, in_flight=in_flight, largest_share=largest_share)
-        return cls(model, decoder, engine, load_tokenizer(directory, config), codec, started_at)
+        return cls(
+            model, decoder, engine, load_tokenizer(directory, config), codec, code_fingerprint(codec_place), started_at
+        )
 
     @property
     def counters(self) -> EngineCounters:

@@ -21,6 +21,7 @@ FACTS = ModelFacts(
     longest_seconds=20.0,
     device="cpu",
     max_rows=16,
+    code_fingerprint="codec",
     load_seconds=1.0,
 )
 
@@ -63,7 +64,6 @@ class FakeCrew:
         self.facts_reply = Reply(FACTS)
         self.speak_failure: Exception | None = None
         self.runs = True
-        self.fingerprint = "codec"
         self.learned = 0
         self.transcript = "Words that were heard."
         self.transcribed: list[str | None] = []
@@ -89,10 +89,7 @@ class FakeCrew:
         self.learned += 1
         key = content_hash(recording)
         codes = (int(key[:2], 16),) * round(recording.seconds * FACTS.frames_per_second)
-        return Reply(LearnedReference(codes, self.fingerprint, recording.seconds, key, encode(recording, "flac")))
-
-    def code_fingerprint(self) -> Reply:
-        return Reply(self.fingerprint)
+        return Reply(LearnedReference(codes, FACTS.code_fingerprint, recording.seconds, key, encode(recording, "flac")))
 
     def transcribe(self, audio: bytes, language: str | None) -> Reply:
         self.transcribed.append(language)

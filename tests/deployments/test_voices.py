@@ -7,13 +7,14 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from fake_crew import FakeCrew
+from fake_crew import FACTS, FakeCrew, Reply
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -147,7 +148,7 @@ def test_the_default_voice_has_no_sample_and_stays(client: TestClient) -> None:
 
 def test_codes_of_another_models_codec_are_made_anew(client: TestClient, crew: FakeCrew, tmp_path: Path) -> None:
     create(client)
-    crew.fingerprint = "another codec"
+    crew.facts_reply = Reply(replace(FACTS, code_fingerprint="another codec"))
     assert speak(client_of(tmp_path, crew), "Ann").status_code == 200
     assert crew.learned == 2
 
