@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:  # torch comes with it, and only a replica may pay for that
     from voice_core.synthesizer import SpeechTicket
 
 logger = logging.getLogger("ray.serve")
+
+# The decoder's thread gives Python's lock away hundreds of times a step and must get it back each time. Whoever is busy
+# with Python code meanwhile (the event loop, mostly) may keep it so long; Python's default of 5 ms made a step of 5 ms
+# take 29, this one 13.
+SWITCH_SECONDS = 0.0005
 
 
 @dataclass
@@ -46,6 +52,7 @@ class Synthesizer:
 
         if settings.device == "cpu":
             torch.set_num_threads(settings.cpu_threads)
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._decoder = Decoder.load(
             settings.model,
             device=settings.device,
