@@ -24,6 +24,7 @@ from ray import serve
 
 from deployments.app import build
 from deployments.settings import Settings
+from tests.voices.recordings import audio_file, hum_of_16_bits
 from voice_core.decoding.engine import EngineCounters
 
 # Ray leaves sockets and subprocesses to the garbage collector.
@@ -46,8 +47,9 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[openai.OpenAI]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     """An OpenAI client of a service on a small cluster of its own."""
+    voices = str(tmp_path_factory.mktemp("voices"))
     ray.init(
         address="local",
         num_cpus=4,
@@ -57,7 +59,7 @@ def client() -> Iterator[openai.OpenAI]:
     )
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(build(Settings(device="cpu")), name="voice")
+    serve.run(build(Settings(device="cpu", voices=voices)), name="voice")
     with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as connected:
         yield connected
     serve.shutdown()
@@ -185,6 +187,36 @@ def test_a_client_who_leaves_frees_the_decoder(client: openai.OpenAI) -> None:
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
     (model,) = client.models.list().data
     assert model.id
+
+
+def test_the_clients_own_voice_calls_work(client: openai.OpenAI) -> None:
+    """One recording as three files is three voices, encoded once; a deleted one is gone."""
+    encoder: Any = serve.get_deployment_handle("VoiceEncoder", app_name="voice")
+    sounds = {container: audio_file(hum_of_16_bits(), container=container) for container in ("WAV", "FLAC", "AIFF")}
+    words = {"transcript": "hello there"}
+    voices = [
+        client.audio.voices.create(name=f"Ann {name}", audio_sample=(name, file), consent="I agree", extra_body=words)
+        for name, file in sounds.items()
+    ]
+    assert encoder.encoded.remote().result() == 1
+    for voice, wanted in zip(voices, (voices[0].name, voices[1].id, {"id": voices[2].id}), strict=True):
+        assert voice.object == "audio.voice"
+        spoken = client.audio.speech.create(model="any", voice=wanted, input="Hello there.", response_format="wav")
+        assert seconds(spoken.content, "wav") > 0.2
+    deleted = client.audio.voices.delete(voices[0].id)
+    assert (deleted.id, deleted.deleted) == (voices[0].id, True)
+    with pytest.raises(openai.BadRequestError, match="there is no voice 'Ann WAV'"):
+        client.audio.speech.create(model="any", voice="Ann WAV", input="Hello there.")
+    with pytest.raises(openai.NotFoundError):
+        client.audio.voices.delete(voices[0].id)
+
+
+def test_what_is_refused_by_the_encoder_keeps_its_field_and_reason(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="audio_sample: is not audio") as refusal:
+        client.audio.voices.create(
+            name="Ann", audio_sample=b"no audio", consent="I agree", extra_body={"transcript": "hello"}
+        )
+    assert refusal.value.param == "audio_sample"
 
 
 def test_the_launcher_serves_until_sigterm_and_frees_its_port() -> None:

@@ -18,6 +18,11 @@ def hum(seconds: float = 2.0, sample_rate: int = 16000, pitch: float = 120.0) ->
     return (swell * overtones).astype(np.float32)
 
 
+def hum_of_16_bits(seconds: float = 2.0, sample_rate: int = 16000) -> NDArray[np.int16]:
+    """Return [N] samples that every lossless format keeps as they are."""
+    return np.rint(hum(seconds, sample_rate) * 32767).astype(np.int16)
+
+
 def audio_file(
     samples: NDArray[Any], sample_rate: int = 16000, container: str = "WAV", encoding: str | None = None
 ) -> bytes:

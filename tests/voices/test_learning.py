@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.voices.recordings import audio_file, hum
+from tests.voices.recordings import audio_file, hum_of_16_bits
 from voice_core.codec.codec import Codec
 from voice_core.embedded import DIRECTORY
 from voice_core.speech import ReferenceLimits
 from voice_core.voices.learning import Learner
 
 CODEC = DIRECTORY / "codec"
-RECORDING = np.rint(hum(2.0, 44100) * 32767).astype(np.int16)
+RECORDING = hum_of_16_bits(2.0, 44100)
 
 
 @pytest.fixture
