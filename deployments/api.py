@@ -92,15 +92,16 @@ class SpeechApi:
         return file_answer(takes[0]) if wanted.n == 1 else json_answer(takes, wanted.response_format)
 
     async def _speech_request(self, request: Request) -> SpeechRequest:
-        settings = self._settings
+        """Read JSON or a form; with a recording in it, that takes a moment and isn't for the event loop."""
+        settings, longest = self._settings, self._settings.longest_text_characters
         require_content_type(request, JSON, FORM)
         if content_type(request) == FORM:
             form = await read_form(request, largest_bytes=settings.largest_upload_bytes)
-            return SpeechRequest.from_form(form, longest_text_characters=settings.longest_text_characters)
+            return SpeechRequest.from_form(form, longest_text_characters=longest)
         body = await read_body(request, largest_bytes=settings.largest_upload_bytes)
         if len(body) > settings.largest_body_bytes and RECORDING_FIELD not in body:
             raise too_large(settings.largest_body_bytes)
-        return SpeechRequest.from_json(body, longest_text_characters=settings.longest_text_characters)
+        return await asyncio.to_thread(SpeechRequest.from_json, body, longest_text_characters=longest)
 
     async def _compose(self, wanted: SpeechRequest, script: Script, spoken: list[list[Speech]]) -> list[Take]:
         """Make one file of every sample; `spoken` holds the samples of each segment."""

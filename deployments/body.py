@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -64,7 +65,7 @@ async def read_body(request: Request, *, largest_bytes: int) -> bytes:
 async def read_form(request: Request, *, largest_bytes: int) -> Form:
     """Return the fields of a multipart body; a RequestError for one that can't be taken apart."""
     body = await read_body(request, largest_bytes=largest_bytes)
-    return parse_form(request.headers.get("content-type", ""), body)
+    return await asyncio.to_thread(parse_form, request.headers.get("content-type", ""), body)
 
 
 def parse_form(content_type: str, body: bytes) -> Form:

@@ -61,8 +61,11 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
     try:
         check_port(address)
         model = check_model(settings.model)
+        whisper = settings.whisper_model and check_model(settings.whisper_model, "--whisper-model")
         with _ray(settings):
-            settings = settings.model_copy(update={"model": model, "device": choose_device(settings)})
+            settings = settings.model_copy(
+                update={"model": model, "whisper_model": whisper, "device": choose_device(settings)}
+            )
             _say(f"Model {model} on {settings.device}.")
             serve.start(http_options={"host": address.host, "port": address.port})
             serve.run_many(
@@ -94,13 +97,13 @@ def check_port(address: Address) -> None:
             raise CannotStart(reason) from error
 
 
-def check_model(model: str) -> str:
+def check_model(model: str, option: str = "--model") -> str:
     """Return the model's name as every process of this machine understands it."""
     directory = Path(model).expanduser()
     if model == EMBEDDED or (not directory.is_dir() and HUB_ID.fullmatch(model)):
         return model
     if not (directory / "config.json").is_file():
-        raise CannotStart(f"--model {model}: no checkpoint there (a directory with config.json), and no hub id")
+        raise CannotStart(f"{option} {model}: no checkpoint there (a directory with config.json), and no hub id")
     return str(directory.resolve())
 
 

@@ -9,7 +9,7 @@ from deployments.speech_request import SpeechRequest
 from voice_core.planning import plan
 from voice_core.seeds import sample_seeds
 from voice_core.speech import MAX_SEED, ModelFacts, Segment, VoicePrompt
-from voice_core.text import Reference, detect_language, normalise
+from voice_core.text import Reference, detect_language, normalise, parse_language
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
     """Plan the text in the voice of the prompt. Takes up to a second for a long one, so it isn't for an event loop."""
     reference = None
     if prompt is not None:
-        language = detect_language(prompt.transcript)
+        language = parse_language(prompt.language) if prompt.language else detect_language(prompt.transcript)
         prompt = replace(prompt, transcript=normalise(prompt.transcript, language))
         reference = Reference(len(prompt.codes) / facts.frames_per_second, prompt.transcript, language)
     planned = plan(

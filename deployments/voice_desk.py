@@ -45,7 +45,7 @@ class VoiceDesk:
         if voice is None:
             reason = f"there is no voice {wanted.voice!r}; GET /v1/audio/voices lists those that there are"
             raise RequestError("voice", reason)
-        return VoicePrompt(await self._codes(voice, facts), voice.transcript)
+        return VoicePrompt(await self._codes(voice, facts), voice.transcript, voice.language)
 
     async def create(self, wanted: VoiceRequest) -> Voice:
         """Learn a voice and keep it."""

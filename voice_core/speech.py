@@ -60,6 +60,7 @@ class VoicePrompt:
 
     codes: tuple[int, ...]  # [P] codec codes of the recording, no separator
     transcript: str
+    language: str | None = None  # of the transcript, a tag; None: to be detected
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,16 @@ def test_a_slow_speaker_is_imitated_slowly(client: TestClient, crew: FakeCrew) -
     assert slow.seconds > 1.5 * fast.seconds
 
 
+def test_the_language_that_was_said_counts_not_the_one_that_seems(client: TestClient, crew: FakeCrew) -> None:
+    """Ideographs alone seem Chinese, of which a phoneme takes longer."""
+    create(client, name="Seems", transcript="東京都品川区")
+    create(client, name="Is", transcript="東京都品川区", language="ja")
+    for name in ("Seems", "Is"):
+        speak(client, name, input="The cat sat on the mat and looked at all of us")
+    seems, really = crew.segments
+    assert seems.seconds != really.seconds
+
+
 def test_a_deleted_voice_is_gone_for_good(client: TestClient, crew: FakeCrew, tmp_path: Path) -> None:
     voice = create(client).json()
     deleted = client.delete(f"/v1/audio/voices/{voice['id']}")
