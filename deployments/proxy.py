@@ -21,7 +21,7 @@ CEILING_VARIABLE = "VOICE_SERVE_LARGEST_BODY_BYTES"
 
 def announce(settings: Settings) -> None:
     """Let proxies that this process starts keep the ceiling of these settings."""
-    os.environ[CALLBACK_VARIABLE] = CALLBACK
+    os.environ.setdefault(CALLBACK_VARIABLE, CALLBACK)  # an operator may have a callback of their own
     os.environ[CEILING_VARIABLE] = str(max(settings.largest_body_bytes, settings.largest_upload_bytes))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.fan_out import PendingReply, ask
 from deployments.settings import Settings
 from deployments.speech_request import SpeechRequest
-from deployments.voice_request import FILE, VoiceRequest
+from deployments.voice_request import VoiceRequest
 from voice_core.errors import RequestError
 from voice_core.speech import DEFAULT_VOICE, LearnedReference, ModelFacts, VoicePrompt
 from voice_core.voices.store import Voice, VoiceDraft, VoiceStore
@@ -25,6 +26,17 @@ class VoiceCrew(Protocol):
         """Let every replica that may have kept something of a recording drop it."""
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A recording as a request brought it, and the fields that it and its transcript stand in."""
+
+    file: bytes
+    transcript: str  # empty: to be transcribed
+    file_field: str
+    transcript_field: str
+    language: str | None = None  # of the transcript, a tag; None: to be detected
+
+
 class VoiceDesk:
     """Everything that a request may want of voices."""
 
@@ -36,8 +48,8 @@ class VoiceDesk:
     async def prompt(self, wanted: SpeechRequest, facts: ModelFacts) -> VoicePrompt | None:
         """Return what the decoder is to imitate; None for the model's own voice."""
         if wanted.reference_audio is not None:
-            text, fields = wanted.reference_text.strip(), ("reference_audio", "reference_text")
-            learned, transcript = await self._learn(wanted.reference_audio, text, None, fields)
+            sent = Sent(wanted.reference_audio, wanted.reference_text.strip(), "reference_audio", "reference_text")
+            learned, transcript = await self._learn(sent)
             return VoicePrompt(learned.codes, transcript)
         if wanted.voice == DEFAULT_VOICE:
             return None
@@ -51,8 +63,8 @@ class VoiceDesk:
         """Learn a voice and keep it."""
         if len(await self.voices()) >= self._settings.most_voices:
             raise RequestError("name", f"{self._settings.most_voices} voices are kept already; delete one first")
-        fields = (FILE, "transcript")
-        learned, transcript = await self._learn(wanted.audio_sample, wanted.transcript, wanted.language, fields)
+        sent = Sent(wanted.audio_sample, wanted.transcript, "audio_sample", "transcript", wanted.language)
+        learned, transcript = await self._learn(sent)
         draft = VoiceDraft(
             name=wanted.name,
             transcript=transcript,
@@ -84,23 +96,23 @@ class VoiceDesk:
             await self._crew.forget(deleted.recording_hash)
         return deleted is not None
 
-    async def _learn(
-        self, file: bytes, transcript: str, language: str | None, fields: tuple[str, str]
-    ) -> tuple[LearnedReference, str]:
-        """Return what is to be known of a recording, and what is said in it; `fields` are those of file and text."""
-        file_field, text_field = fields
-        if not transcript and self._settings.whisper_model is None:
+    async def _learn(self, sent: Sent) -> tuple[LearnedReference, str]:
+        """Return what is to be known of a recording, and what is said in it."""
+        if not sent.transcript and self._settings.whisper_model is None:
             reason = (
                 "is required: what is said in the recording, word for word. The other way out is the operator's: "
                 "with whisper_model in the settings, recordings are transcribed here"
             )
-            raise RequestError(text_field, reason)
-        learned = await ask(lambda: self._crew.learn(file, file_field))
-        if not transcript:
-            transcript = await ask(lambda: self._crew.transcribe(learned.audio, language))
-        if not transcript:
-            raise RequestError(file_field, f"no speech was found in it; say in {text_field!r} what it is")
-        return learned, transcript
+            raise RequestError(sent.transcript_field, reason)
+        learned = await ask(lambda: self._crew.learn(sent.file, sent.file_field))
+        if sent.transcript:
+            return learned, sent.transcript
+        heard = await ask(lambda: self._crew.transcribe(learned.audio, sent.language))
+        if not heard:
+            raise RequestError(
+                sent.file_field, f"no speech was found in it; say in {sent.transcript_field!r} what it is"
+            )
+        return learned, heard
 
     async def _codes(self, voice: Voice, facts: ModelFacts) -> tuple[int, ...]:
         """Return the codes of a voice; those of another model's codec are made anew from the recording."""

@@ -331,6 +331,6 @@ def test_a_body_of_unknown_length_is_not_read_beyond_the_limit() -> None:
     assert taken_bytes == LARGEST_BYTES + 1_000_000
 
 
-def test_a_stereo_mp3_of_a_music_shop_is_taken(client: TestClient) -> None:
+def test_a_stereo_mp3_is_taken(client: TestClient) -> None:
     stereo = np.stack([hum(3.0, 44100), hum(3.0, 44100, pitch=121)], axis=1)
     assert create(client, audio_file(stereo, 44100, "MP3", "MPEG_LAYER_III")).status_code == 200

@@ -20,6 +20,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from fsspec.core import url_to_fs
@@ -30,6 +31,7 @@ from voice_core.voices.cache import BYTES_PER_CODE, ByteBoundedCache
 
 FRESH_SECONDS = 0.5  # a listing is believed so long; a voice made elsewhere is known here after it at the latest
 MOST_CACHED_BYTES = 16_000_000  # of codes: thousands of voices
+MOST_READERS = 16  # of records at once: a bucket takes its time for each
 LONGEST_NAME_CHARACTERS = 64
 
 _VOICE_ID = re.compile(r"voice_[0-9a-f]{32}")
@@ -144,10 +146,10 @@ class VoiceStore:
         there = {name.removesuffix(".json") for file in files if (name := file.rpartition("/")[2]).endswith(".json")}
         for gone in self._voices.keys() - there:
             self._forget(gone)
-        for new in filter(_VOICE_ID.fullmatch, there - self._voices.keys()):
-            voice = self._read_record(new)
-            if voice is not None:
-                self._voices[new] = voice
+        new = [voice_id for voice_id in there - self._voices.keys() if _VOICE_ID.fullmatch(voice_id)]
+        if new:
+            with ThreadPoolExecutor(MOST_READERS) as readers:
+                self._voices |= {voice.id: voice for voice in readers.map(self._read_record, new) if voice is not None}
         self._listed_at = time.monotonic()
 
     def _forget(self, voice_id: str) -> None:
