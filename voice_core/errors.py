@@ -37,3 +37,11 @@ class CheckpointError(VoiceError):
 
 class SynthesisError(VoiceError):
     """A row that could not be spoken although its request was right."""
+
+    def __init__(self, reason: str, may_succeed_later: bool = False) -> None:
+        super().__init__(reason, may_succeed_later)
+        self.reason = reason
+        self.may_succeed_later = may_succeed_later  # the same request again, when memory or the decoder is back
+
+    def __str__(self) -> str:
+        return self.reason

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact
 DEFAULT_VOICE = "default"  # the model's own, without a prompt; it is always there
 
+LEAST_TEMPERATURE = 1e-4  # below it a draw is greedy: logits divided by less leave the range of float32
+
 
 class FinishReason(StrEnum):
     """Why a row ended."""
@@ -32,7 +34,7 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         """True where no noise is needed; min_p switches top_k off, also a top_k of 1."""
-        return self.temperature == 0 or (self.top_k == 1 and not self.min_p)
+        return self.temperature < LEAST_TEMPERATURE or (self.top_k == 1 and not self.min_p)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ from voice_core.model.network import Network
 from voice_core.model.packing import pack_linears
 from voice_core.model.tokenizer import TextTokenizer, load_tokenizer
 from voice_core.speech import ModelFacts, Segment, Speech
+
+logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"  # the model's name for the voice in the package
 
@@ -156,6 +159,9 @@ class Synthesizer:
                 rows.append((ticket, self._rows(ticket.segment)))
             except RequestError as error:
                 ticket.future.set_exception(error)
+            except Exception as error:  # a bug, but this segment's alone
+                logger.exception("A segment could not be prepared")
+                ticket.future.set_exception(SynthesisError(f"could not be prepared: {error}"))
         for ticket, of_ticket in rows:
             handles = self._engine.submit(of_ticket, ticket.segment.request)
             ticket._follow(handles)

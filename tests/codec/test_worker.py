@@ -1,3 +1,5 @@
+import threading
+import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -13,10 +15,14 @@ from voice_core.errors import SynthesisError
 class FakeCodec:
     """Every code becomes one sample of its value; a code of 13 breaks the batch that it is in."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, batched: bool = True) -> None:
+        self.batched = batched
         self.batches: list[int] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
 
     def decode_batch(self, items: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        self.may_go_on.wait(10)
         self.batches.append(len(items))
         if any(13 in item for item in items):
             raise SynthesisError("unlucky")
@@ -53,3 +59,18 @@ def test_closing_decodes_what_was_submitted_before() -> None:
     future = worker.submit([[1]])
     worker.close()
     assert future.result(0)
+
+
+@pytest.mark.parametrize(("batched", "batches"), [(True, [1, 3]), (False, [1, 1, 1, 1])])
+def test_what_waits_is_batched_only_where_that_gains(batched: bool, batches: list[int]) -> None:
+    codec = FakeCodec(batched=batched)
+    codec.may_go_on.clear()
+    worker = worker_of(codec)
+    first = worker.submit([[1]])
+    while not worker._tasks.empty():  # until it has been taken
+        time.sleep(0.001)
+    later = [worker.submit([[number]]) for number in (2, 3, 4)]
+    codec.may_go_on.set()
+    assert [future.result(10)[0].tolist() for future in (first, *later)] == [[1], [2], [3], [4]]
+    assert codec.batches == batches
+    worker.close()

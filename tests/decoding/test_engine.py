@@ -1,6 +1,7 @@
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -32,6 +33,13 @@ def held_back(engine: Engine) -> threading.Event:
     return go
 
 
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
+
+
 def test_rows_come_out_as_the_decoder_speaks_them() -> None:
     network = toy_network()
     rows = different_rows(network.config, 12)
@@ -49,8 +57,7 @@ def test_what_arrives_during_a_pass_joins_it_or_is_gathered_for_the_next(in_flig
     engine = Engine(decoder_of(network), in_flight=in_flight)
     go = held_back(engine)
     handles = engine.submit(rows[:1])
-    while not engine.counters.passes:
-        pass
+    wait_until(lambda: engine.counters.passes > 0)
     for row in rows[1:]:
         handles += engine.submit([row])  # seven arrivals, one after the other
     go.set()
@@ -130,8 +137,7 @@ def test_one_request_does_not_take_all_slots_while_others_wait() -> None:
     engine = Engine(decoder_of(network, max_rows=4), largest_share=0.5)
     go = held_back(engine)
     first = engine.submit([Row((1, 2), 30)], "first")
-    while not engine.counters.passes:
-        pass
+    wait_until(lambda: engine.counters.passes > 0)
     big = engine.submit([replace(LONG, seed=seed) for seed in range(6)], "big")
     small = engine.submit([Row((3, 4), 30)], "small")
     go.set()
@@ -143,21 +149,66 @@ def test_one_request_does_not_take_all_slots_while_others_wait() -> None:
     engine.close()
 
 
-def test_a_failing_admission_fails_its_rows_only() -> None:
+@pytest.mark.parametrize("place", ["encoder.embedding", "decoder.norm", "head"])
+def test_an_admission_that_fails_anywhere_fails_its_rows_only(place: str) -> None:
+    """In reading the text, in the prefill, or in the first draw, when the rows stand in their slots already."""
     network = toy_network()
-    engine = Engine(decoder_of(network))
-    go = held_back(engine)
-    speaking = engine.submit([Row((1, 2), 40)])
-    while not engine.counters.passes:
-        pass
-    hook = network.encoder.embedding.register_forward_hook(out_of_memory)
-    failing = engine.submit([Row((5, 6), 40)])
-    go.set()
-    with pytest.raises(torch.OutOfMemoryError):
-        failing[0].future.result(10)
+    engine = Engine(decoder_of(network, max_rows=2))
+    fail = no_memory_outside_of_steps(engine)
+    (speaking,) = engine.submit([LONG])
+    wait_until(lambda: engine.counters.steps > 0)
+    hook = network.get_submodule(place).register_forward_hook(fail)
+    (failing,) = engine.submit([Row((5, 6), 40)])
+    with pytest.raises(SynthesisError, match="no memory left") as caught:
+        failing.future.result(10)
+    assert caught.value.may_succeed_later
     hook.remove()
-    assert speaking[0].future.result(10) == decoder_of(network).speak([Row((1, 2), 40)])[0]
-    assert engine.submit([Row((5, 6), 40)])[0].future.result(10).ids
+    again = engine.submit([Row((5, 6), 40), Row((7, 8), 40)])
+    assert all(handle.future.result(10).ids for handle in again)
+    assert speaking.future.result(20) == decoder_of(network).speak([LONG])[0]
+    engine.close()
+
+
+def no_memory_outside_of_steps(engine: Engine) -> Callable[..., None]:
+    """A hook that fails whoever is not a step of the running rows."""
+    step, stepping = engine._decoder.step, threading.Event()
+
+    def marked_step() -> None:
+        stepping.set()
+        step()
+        stepping.clear()
+
+    def fail(*_: object) -> None:
+        if not stepping.is_set():
+            raise torch.OutOfMemoryError("no memory left")
+
+    engine._decoder.step = marked_step  # type: ignore[method-assign]
+    return fail
+
+
+def test_a_decoder_beyond_use_leaves_nobody_waiting() -> None:
+    engine = Engine(decoder_of(toy_network(), max_rows=1))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the device is gone")
+
+    engine._decoder.step = engine._decoder.cancel = fail  # type: ignore[method-assign, assignment]
+    for handle in engine.submit([LONG, LONG]):
+        with pytest.raises(SynthesisError, match="device is gone"):
+            handle.future.result(10)
+    wait_until(lambda: not engine.alive)
+    with pytest.raises(SynthesisError, match="shut down"):
+        engine.submit([LONG])
+
+
+def test_progress_is_told_while_a_row_is_spoken() -> None:
+    engine = Engine(decoder_of(toy_network()))
+    go = held_back(engine)
+    (handle,) = engine.submit([Row((1, 2), 40)])
+    wait_until(lambda: engine.spoken_frames(handle) == 1)
+    go.set()
+    handle.future.result(10)
+    wait_until(lambda: engine.spoken_frames(handle) == 0)
     engine.close()
 
 
@@ -215,7 +266,7 @@ def test_a_failing_pass_fails_its_rows_and_the_engine_goes_on() -> None:
 
     engine._decoder.step = fail  # type: ignore[method-assign]
     for handle in engine.submit([LONG, LONG]):
-        with pytest.raises(MemoryError):
+        with pytest.raises(SynthesisError, match="no memory left"):
             handle.future.result(10)
     row = Row((1, 2), 20)
     assert [engine.submit([row])[0].future.result(10)] == decoder_of(network).speak([row])
@@ -226,12 +277,10 @@ def test_closing_fails_what_is_still_here_and_refuses_what_comes() -> None:
     engine = Engine(decoder_of(toy_network(), max_rows=1))
     go = held_back(engine)
     handles = engine.submit([LONG, LONG])
-    while not engine.counters.passes:
-        pass
+    wait_until(lambda: engine.counters.passes > 0)
     closing = threading.Thread(target=engine.close)
     closing.start()
-    while not engine._closing:
-        pass
+    wait_until(lambda: engine._closing)
     go.set()
     closing.join(10)
     for handle in handles:

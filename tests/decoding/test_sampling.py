@@ -100,3 +100,8 @@ def test_logits_that_are_no_numbers_are_told_row_by_row() -> None:
         drawn = draw(logits, options, torch.zeros(3, dtype=torch.float64), Demand.of([sampling], 50))
         assert drawn.broken.tolist() == [False, True, False]
         assert drawn.ids.max() < 50
+
+
+def test_a_tiny_temperature_is_greedy() -> None:
+    assert Sampling(1e-38).greedy
+    assert not Sampling(0.01).greedy

@@ -44,7 +44,7 @@ class Codec:
         self._decoder = decoder.to(device, torch.float32)
         self._device = torch.device(device)
         self._config = decoder.config
-        self._most_items = None if (self._device.type != "cpu" if batched is None else batched) else 1
+        self.batched = self._device.type != "cpu" if batched is None else batched
         # [codebook_size] the codebook index of each code that may be said
         self._code_map = None if self._config.code_map is None else np.array(self._config.code_map)
 
@@ -82,7 +82,7 @@ class Codec:
         indices = [self._indices(number, item) for number, item in enumerate(items)]
         sounds = [np.zeros(0, dtype=np.float32) for _ in items]
         lengths = [len(item) for item in indices]
-        for members in padded_groups(lengths, most_positions=MAX_PASS_FRAMES, most_items=self._most_items):
+        for members in padded_groups(lengths, most_positions=MAX_PASS_FRAMES, most_items=None if self.batched else 1):
             for member, sound in zip(members, self._decode_pass([indices[m] for m in members]), strict=True):
                 if not np.isfinite(sound).all():
                     raise SynthesisError(f"item {member}: the codec decoded {len(indices[member])} codes to no sound")

@@ -26,7 +26,11 @@ class _Task:
 
 
 class CodecWorker:
-    """Takes codes from any thread; whatever waits when the codec gets free goes through it in one masked batch."""
+    """Takes codes from any thread, first come, first served.
+
+    Whatever waits when the codec gets free goes through it in one masked batch, if it gains from batches; if it
+    doesn't, everything is ready as soon as its own turn is over.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -53,7 +57,7 @@ class CodecWorker:
         closing = False
         while not closing:
             tasks = [self._tasks.get()]
-            while not self._tasks.empty():
+            while self._codec.batched and not self._tasks.empty():
                 tasks.append(self._tasks.get())
             closing = None in tasks
             self._decode([task for task in tasks if task is not None])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from voice_core.decoding.noise import uniform
-from voice_core.decoding.prefill import prefill
+from voice_core.decoding.prefill import Prefilled, prefill
 from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.sampling import Demand, draw
 from voice_core.decoding.slots import Slots, StepMemory
@@ -117,6 +117,9 @@ class BatchDecoder:
         """Raise RequestError for a row that can never be spoken here."""
         if not row.text_ids:
             raise RequestError("input", "holds nothing that this voice's tokenizer knows")
+        if max(row.text_ids) >= self.config.text_vocab_size:
+            reason = f"the tokenizer gives id {max(row.text_ids)}, the model knows {self.config.text_vocab_size}"
+            raise SynthesisError(f"tokenizer and model don't belong together: {reason}")
         if len(row.text_ids) > self.slots.tokens:
             tokens = f"{len(row.text_ids)} tokens with its voice prompt"
             raise RequestError("input", f"a segment has {tokens}, at most {self.slots.tokens} fit")
@@ -144,6 +147,17 @@ class BatchDecoder:
         prefilled = yield from prefill(self.network, rows, apart=self.deterministic)
         assert len(rows) <= self.free_slots, "more rows than free slots"
         first = len(self._live)
+        try:
+            self._enter(rows, prefilled)
+        except BaseException:  # no memory for the first draw, say: those who speak already must not notice
+            del self._live[first:]
+            self._crowd = _Crowd.of(self._live, self.config.code_vocab_size)
+            raise
+        return [live.number for live in self._live[first:]]
+
+    def _enter(self, rows: Sequence[Row], prefilled: Sequence[Prefilled]) -> None:
+        """Fill slots and draw the first codes."""
+        first = len(self._live)
         for slot, (row, brought) in enumerate(zip(rows, prefilled, strict=True), first):
             self.slots.fill(slot, brought)
             self._live.append(_Live(next(self._numbers), row, self.steps))
@@ -153,7 +167,6 @@ class BatchDecoder:
         together = 1 if self.deterministic else max(1, len(rows))
         for begin in range(0, len(rows), together):
             self._draw(hidden[begin : begin + together], slice(first + begin, first + begin + together))
-        return [live.number for live in self._live[first:]]
 
     @torch.inference_mode()
     def step(self) -> None:

@@ -119,18 +119,23 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._wait_for_work():
-            try:
-                self._admit_a_little()
-                self._drop_cancelled()
-                self._step()
-            except Exception as error:  # whatever it is, it must reach those who wait, and the next rows be spoken
-                logger.exception("The decoder failed")
-                self._fail_live(error)
-        shut_down = SynthesisError("the decoder was shut down")
-        self._admission = None
-        self._fail_live(shut_down)
-        self._fail([*self._entering, *self._waiting], shut_down)
+        end = SynthesisError("the decoder was shut down", may_succeed_later=True)
+        try:
+            while self._wait_for_work():
+                try:
+                    self._admit_a_little()
+                    self._drop_cancelled()
+                    self._step()
+                except Exception as error:  # whatever it is, it must reach those who wait, and the next be spoken
+                    logger.exception("The decoder failed")
+                    self._fail_live(error)
+        except Exception as error:
+            logger.exception("The decoder is beyond use")
+            end = SynthesisError(f"the decoder broke down: {error}", may_succeed_later=True)
+        finally:
+            with self._wake:
+                self._closing = True
+            self._fail([*self._live.values(), *self._entering, *self._waiting], end)
 
     def _wait_for_work(self) -> bool:
         with self._wake:
@@ -154,8 +159,7 @@ class Engine:
             try:
                 self._next_piece()
             except Exception as error:
-                if not isinstance(error, VoiceError):
-                    logger.exception("An admission failed; %d rows with it", len(self._entering))
+                logger.exception("An admission failed; %d rows with it", len(self._entering))
                 self._fail(self._entering, error)
                 self._entering, self._admission = [], None
 
@@ -185,6 +189,8 @@ class Engine:
 
     def _chosen(self) -> list[RowHandle]:
         """Take rows out of the queue for the next admission; those that can't be spoken fail alone."""
+        if not self._decoder.free_slots:
+            return []
         with self._wake:
             waiting, self._waiting = self._waiting, deque()
         fitting = deque(handle for handle in waiting if self._is_wanted(handle))
@@ -200,8 +206,8 @@ class Engine:
             return False
         try:
             self._decoder.check(handle.row)
-        except VoiceError as error:
-            handle.future.set_exception(error)
+        except Exception as error:
+            self._fail([handle], error)
             return False
         return True
 
@@ -243,10 +249,12 @@ class Engine:
                 future.set_result(outcome)
 
     def _fail_live(self, error: Exception) -> None:
-        for number in list(self._live):
-            self._decoder.cancel(number)
-        self._fail(list(self._live.values()), error)
+        """Fail all rows that are being spoken; if the decoder can't let go of them either, that error goes on."""
+        numbers, handles = list(self._live), list(self._live.values())
         self._live.clear()
+        self._fail(handles, error)
+        for number in numbers:
+            self._decoder.cancel(number)
 
     def _synchronise(self) -> None:
         """Wait for the device, so that the clock tells what a piece took."""
@@ -255,5 +263,10 @@ class Engine:
 
     @staticmethod
     def _fail(handles: Sequence[RowHandle], error: Exception) -> None:
+        """Tell those who wait; what is not in our own words becomes a SynthesisError, which every process can read."""
+        if not isinstance(error, VoiceError):
+            no_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            reason = "the device has no memory left for it" if no_memory else f"the decoder failed: {error}"
+            error = SynthesisError(reason, may_succeed_later=no_memory)
         for handle in handles:
             handle.future.set_exception(error)
