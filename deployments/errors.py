@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from voice_core.errors import RequestError, SynthesisError
 
+CLIENT_LEFT = 499  # nginx's number for a client who left while still sending; only the access log sees it
 RETRY_AFTER_SECONDS = 5  # a replica that died is back, or a queue is shorter, after about this long
 
 # A repeat would fail the same way, so OpenAI's clients are told not to try three times.
@@ -40,7 +41,12 @@ class ApiError(Exception):
         return "invalid_request_error" if self.status < 500 else "server_error"
 
     def response(self) -> JSONResponse:
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        error = {
+            "message": _sendable(self.message),
+            "type": self.type,
+            "param": self.param and _sendable(self.param),
+            "code": self.code,
+        }
         return JSONResponse({"error": error}, self.status, self.headers)
 
 
@@ -48,7 +54,11 @@ def not_ready(reason: str) -> ApiError:
     return ApiError(503, f"the model can't be asked right now: {reason}", code="not_ready", headers=_RETRY_LATER)
 
 
-def error_response(request: Request, error: Exception) -> JSONResponse:
+def overloaded(reason: str) -> ApiError:
+    return ApiError(429, f"too much is being spoken already: {reason}", code="overloaded", headers=_RETRY_LATER)
+
+
+def error_response(request: Request, error: Exception) -> Response:
     """The one place where an exception becomes a status."""
     cause = error.cause if isinstance(error, RayTaskError) else error  # what another deployment raised
     match cause:
@@ -61,11 +71,16 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
             code = _CODES.get(cause.status_code)
             return ApiError(cause.status_code, message, code=code, headers=dict(cause.headers or {})).response()
         case BackPressureError():
-            message = "too many requests are waiting"
-            return ApiError(429, message, code="overloaded", headers=_RETRY_LATER).response()
+            return overloaded("too many requests are waiting").response()
+        case ClientDisconnect():
+            return Response(status_code=CLIENT_LEFT)
         case RayActorError() | DeploymentUnavailableError() | ReplicaUnavailableError() | TimeoutError():
             logger.warning("No replica could answer: %s", error)
             return not_ready("no replica could take the request").response()
+        case SynthesisError() if getattr(cause, "may_succeed_later", False):
+            logger.warning("A segment could not be spoken this time: %s", cause)
+            message = f"could not be spoken this time: {cause}"
+            return ApiError(503, message, code="synthesis_failed", headers=_RETRY_LATER).response()
         case SynthesisError():
             logger.exception("A segment could not be spoken", exc_info=error)
             message = f"could not be spoken: {cause}"
@@ -75,3 +90,8 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
             logger.exception("A bug, met by request %s", request_id, exc_info=error)
             message = f"a bug on our side; the log has it under request id {request_id}"
             return ApiError(500, message, code="internal_error", headers=_NO_RETRY).response()
+
+
+def _sendable(message: str) -> str:
+    """A message may quote what was sent, also half of a surrogate pair, which UTF-8 can't say."""
+    return message.encode(errors="backslashreplace").decode()

@@ -191,6 +191,8 @@ def _request_error(error: ErrorDetails) -> RequestError:
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, RequestError):
         return cause
+    if not error["loc"]:  # a name that is no text, half of a surrogate pair in it
+        return RequestError("body", f"holds {str(error['input'])[:LONGEST_NAME_CHARACTERS]!r}, which is not Unicode")
     field = str(error["loc"][0])[:LONGEST_NAME_CHARACTERS]
     match error["type"]:
         case "extra_forbidden":

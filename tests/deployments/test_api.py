@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -13,9 +14,11 @@ from fake_crew import FakeCrew, Reply
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from deployments import api
 from deployments.api import SpeechApi
+from deployments.errors import CLIENT_LEFT
 from deployments.settings import Settings
 from voice_core.errors import SynthesisError
 
@@ -33,8 +36,12 @@ def crew() -> FakeCrew:
 
 
 @pytest.fixture
-def client(crew: FakeCrew) -> TestClient:
-    settings = Settings(longest_text_characters=100, largest_body_bytes=1000)
+def settings() -> Settings:
+    return Settings(longest_text_characters=100, largest_body_bytes=1000)
+
+
+@pytest.fixture
+def client(settings: Settings, crew: FakeCrew) -> TestClient:
     return TestClient(SpeechApi(settings, crew).routes(), raise_server_exceptions=False)
 
 
@@ -48,6 +55,13 @@ def refusal(answer: Any) -> dict[str, Any]:
     assert set(document) == {"error"}
     assert set(document["error"]) == {"message", "type", "param", "code"}
     return document["error"]
+
+
+def passing(reason: str) -> SynthesisError:
+    """A failure that a repeat may not meet."""
+    error = SynthesisError(reason)
+    error.may_succeed_later = True
+    return error
 
 
 def test_a_text_comes_back_as_a_file_with_its_facts_in_headers(client: TestClient) -> None:
@@ -153,6 +167,8 @@ def test_a_wrong_address_gets_the_envelope_too(client: TestClient, method: str, 
         (RayActorError(), 503, "not_ready"),
         (BackPressureError(9, 8), 429, "overloaded"),
         (SynthesisError("no codes"), 500, "synthesis_failed"),
+        (passing("out of memory"), 503, "synthesis_failed"),
+        (RayTaskError("speak", "traceback", passing("out of memory")), 503, "synthesis_failed"),
         (RayTaskError("speak", "traceback", SynthesisError("no codes")), 500, "synthesis_failed"),
         (RayTaskError("speak", "traceback", KeyError("bug")), 500, "internal_error"),
         (ZeroDivisionError("a secret"), 500, "internal_error"),
@@ -169,6 +185,28 @@ def test_a_failure_behind_the_door_gets_its_status(
     if code == "internal_error":
         assert "abc" in refusal(answer)["message"]
         assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("body", [b'{"\\ud800x":1}', b'{"model":"m","voice":"\\ud800","input":"hi"}'])
+def test_what_is_no_unicode_is_refused_in_an_answer_that_is(client: TestClient, body: bytes) -> None:
+    answer = client.post("/v1/audio/speech", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert refusal(answer)["type"] == "invalid_request_error"
+
+
+def test_a_client_who_leaves_while_sending_is_no_bug(
+    settings: Settings, crew: FakeCrew, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            assert message["status"] == CLIENT_LEFT
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/audio/speech", "headers": [], "query_string": b""}
+    asyncio.run(SpeechApi(settings, crew).routes()(scope, receive, send))
+    assert not caplog.records
 
 
 def test_models_names_the_one_that_is_served(client: TestClient) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from deployments.launcher import Address, CannotStart, check_model, check_port, ready_message
+from deployments.launcher import Address, CannotStart, _answers, check_model, check_port, ready_message
 from deployments.speech_request import SpeechRequest
 
 
@@ -40,6 +41,17 @@ def test_a_checkpoints_directory_is_passed_on_as_an_absolute_path(
 def test_a_model_that_is_nowhere_is_refused(model: str) -> None:
     with pytest.raises(CannotStart, match="no checkpoint"):
         check_model(model)
+
+
+def accept_and_hang_up(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    connection.close()
+
+
+def test_a_server_that_hangs_up_is_not_ready() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as listener:
+        listener.submit(accept_and_hang_up, server)
+        assert not _answers(f"http://127.0.0.1:{server.getsockname()[1]}/readyz")
 
 
 def test_the_curl_command_of_the_ready_message_is_a_right_request() -> None:

@@ -12,6 +12,8 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.app import build
 from deployments.settings import Admission, Settings
 
+MOST_ROWS_ON_A_GPU = 128  # that are chosen for max_rows: null
+
 PATH = Path(__file__).resolve().parents[2] / "serve_config.yaml"
 
 # Ray warns of the autoscaling field that it gave up; the file says why we set it all the same.
@@ -56,3 +58,9 @@ def test_every_synthesizer_has_a_gpu_of_its_own_and_known_admission(application:
     admission = Admission.model_validate(synthesizer["user_config"])
     assert synthesizer["ray_actor_options"]["num_gpus"] == 1
     assert admission.segments <= synthesizer["max_ongoing_requests"]
+
+
+def test_a_full_gpu_takes_more_segments_than_it_speaks_at_once(application: dict[str, Any]) -> None:
+    (synthesizer,) = (one for one in application["deployments"] if one["name"] == "Synthesizer")
+    assert synthesizer["max_ongoing_requests"] > MOST_ROWS_ON_A_GPU
+    assert synthesizer["autoscaling_config"]["target_ongoing_requests"] < MOST_ROWS_ON_A_GPU

@@ -116,7 +116,9 @@ def test_sixteen_segments_join_the_pass_that_is_being_spoken(
     before = counters()
     with ThreadPoolExecutor(1) as other_caller:
         other = other_caller.submit(speak, client, "This is one long line.", segment=False, seconds=5)
+        deadline = time.monotonic() + START_SECONDS
         while counters().passes == before.passes:
+            assert time.monotonic() < deadline, "the other caller's line was never spoken"
             time.sleep(0.01)
         answer = speak(client, "\n".join(["This is one more line of the text."] * 16), seed=1)
         other.result()

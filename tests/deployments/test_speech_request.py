@@ -158,6 +158,18 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(field: str, value: ob
     assert refusal.reason
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","voice":"default","input":"hi","\\ud800x":1}',
+        b'{"model":"m","voice":{"\\ud800":1},"input":"hi"}',
+        b'{"model":"\\ud800","voice":"default","input":"hi"}',
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(body: bytes) -> None:
+    assert refused(body).field in ("body", "voice", "model")
+
+
 def test_speed_and_seconds_contradict_each_other() -> None:
     assert refused(json.dumps(LEAST | {"speed": 2, "seconds": 3}).encode()).field == "speed"
     assert read(speed=1, seconds=3).seconds == 3
