@@ -31,8 +31,10 @@ from voice_core.model.network import Network
 TARGET_FRAMES = 250
 TEXT_TOKENS = 60  # about what 250 frames of speech hold
 MIXED_FRAMES = (50, 450)
-BATCHES = {"cpu": [1, 4, 8, 16, 32], "cuda": [1, 2, 4, 8, 16, 32, 64, 128]}
-QUICK_BATCHES = [1, 8]
+BATCHES = [1, 2, 4, 8, 16, 32, 64, 128]
+QUICK_BATCHES = [1, 4, 8, 16, 32]
+PROMPTS_FRAMES = (0, 150)
+CPU_SCALE, QUICK_SCALE = 0.2, 0.03  # shorten the mixed rows on slow devices, all alike
 COLUMNS = [
     "size",
     "B",
@@ -50,7 +52,7 @@ COLUMNS = [
 class Mixed(NamedTuple):
     """A pass over rows of mixed length."""
 
-    frames_per_s: float
+    mixed_frames_per_s: float
     useful_row_share: float
     rectangle_share: float
 
@@ -65,28 +67,26 @@ def main() -> None:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         network = random_network(size, device, dtype)
         summary[size] = {}
-        for batch in options.batch or (QUICK_BATCHES if options.quick else BATCHES[device.type]):
-            for prompt_frames in (0,) if options.quick or device.type == "cpu" else (0, 150):
-                measured = measure(network, batch, prompt_frames, bandwidth, options.quick)
-                rows.append([size, batch, prompt_frames, *measured.values()])
+        for batch in options.batch or (QUICK_BATCHES if options.quick else BATCHES):
+            for prompt_frames in PROMPTS_FRAMES[: 1 if options.quick else None]:
+                step = step_measures(network, batch, prompt_frames, bandwidth, options.quick)
+                mixed = mixed_pass(network, batch, options.quick)._asdict() if prompt_frames == 0 else {}
+                rows.append([size, batch, prompt_frames, *step.values(), *(mixed.values() or [""] * 3)])
                 if prompt_frames == 0:
-                    summary[size][str(batch)] = {key: round(value, 4) for key, value in measured.items()}
+                    summary[size][str(batch)] = {key: round(value, 4) for key, value in (step | mixed).items()}
     name = f"decode_{device.type}" + ("" if options.size == ["toy", "mid"] else "_" + "_".join(options.size))
     report(name, "Decode steps", table(COLUMNS, rows), summary, keep=not options.quick)
 
 
-def measure(network: Network, batch: int, prompt_frames: int, bandwidth: float, quick: bool) -> dict[str, float]:
-    step_s = step_seconds(network, batch, prompt_frames, steps=8 if quick else 60)
+def step_measures(network: Network, batch: int, prompt_frames: int, bandwidth: float, quick: bool) -> dict[str, float]:
+    """Return what a step of rows of equal length takes, and what it must take at the least."""
+    step_s = step_seconds(network, batch, prompt_frames, steps=6 if quick else 30)
     floor_s = floor_bytes(network, batch, 1 + prompt_frames + TARGET_FRAMES // 2) / bandwidth
-    mixed = mixed_pass(network, batch, scale=0.04 if quick else 1.0 if network.device.type == "cuda" else 0.3)
     return {
         "step_ms": step_s * 1e3,
         "floor_ms": floor_s * 1e3,
         "floor_ratio": step_s / floor_s,
         "frames_per_s": batch / step_s,
-        "mixed_frames_per_s": mixed.frames_per_s,
-        "useful_row_share": mixed.useful_row_share,
-        "rectangle_share": mixed.rectangle_share,
     }
 
 
@@ -94,7 +94,7 @@ def step_seconds(network: Network, batch: int, prompt_frames: int, steps: int) -
     """Return the median time of steps around the middle of rows of TARGET_FRAMES."""
     decoder = _decoder(network, batch, prompt_frames + TARGET_FRAMES)
     decoder.admit(rows_of([TARGET_FRAMES] * batch, prompt_frames))
-    for _ in range(4 if steps < 20 else TARGET_FRAMES // 2 - steps // 2):
+    for _ in range(4 if steps < 10 else TARGET_FRAMES // 2 - steps // 2):
         decoder.step()
     times = []
     for _ in range(steps):
@@ -104,8 +104,9 @@ def step_seconds(network: Network, batch: int, prompt_frames: int, steps: int) -
     return statistics.median(times)
 
 
-def mixed_pass(network: Network, batch: int, scale: float) -> Mixed:
-    """Speak rows of mixed length in one pass; `scale` shortens all of them alike, for slow devices."""
+def mixed_pass(network: Network, batch: int, quick: bool) -> Mixed:
+    """Speak rows of mixed length in one pass."""
+    scale = QUICK_SCALE if quick else CPU_SCALE if network.device.type == "cpu" else 1.0
     lengths = [max(3, round(scale * frames)) for frames in mixed_lengths(batch)]
     decoder = _decoder(network, batch, max(lengths))
     start = _now(network)
