@@ -25,7 +25,7 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
     reference = None
     if prompt is not None:
         language = parse_language(prompt.language) if prompt.language else detect_language(prompt.transcript)
-        prompt = replace(prompt, transcript=normalise(prompt.transcript, language))
+        prompt = replace(prompt, transcript=normalise(prompt.transcript, language, facts.text_normaliser))
         reference = Reference(len(prompt.codes) / facts.frames_per_second, prompt.transcript, language)
     planned = plan(
         wanted.input,
@@ -36,6 +36,8 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
         pause_seconds=wanted.inter_segment_silence,
         split=wanted.segment,
         reference=reference,
+        text_normaliser=facts.text_normaliser,
+        alphabet=facts.alphabet,
     )
     seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
     seeds = sample_seeds(seed, wanted.n)

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import unicodedata
 from dataclasses import dataclass
 
 from voice_core.errors import RequestError
-from voice_core.text import Language, Reference, detect_language, estimate_seconds, normalise, parse_language
+from voice_core.text import (
+    SHORTEST_SECONDS,
+    Language,
+    Reference,
+    detect_language,
+    normalise,
+    parse_language,
+    sounds_and_pauses_seconds,
+)
 from voice_core.text import split as split_text
 
 # A row can't end before 0.24 s (the model's earliest end); below that a target has no meaning.
 SHORTEST_SEGMENT_SECONDS = 0.25
 
 MOST_ATTEMPTS = 8  # at finding segments short enough to be spoken as slowly as asked
+FINEST_SEGMENT_SECONDS = SHORTEST_SECONDS  # at its usual pace; about a word
+ROUNDING = 1 + 1e-6  # where a segment fills its limit exactly
+
+# What must not vanish from a speech: letters, numbers and money. Emoji, ornaments and marks have no sound.
+_SPOKEN_CATEGORIES = ("L", "N", "Sc")
+_NAMED_CHARACTERS = 5
 
 
 @dataclass(frozen=True)
@@ -40,31 +56,68 @@ def plan(
     pause_seconds: float = 0.0,
     split: bool = True,
     reference: Reference | None = None,
+    text_normaliser: str | None = None,
+    alphabet: str | None = None,
 ) -> Plan:
     """Return what is to be spoken of `text`.
 
     `longest_seconds` is the longest segment that the model can speak. Without `seconds` each segment takes its
-    estimated duration divided by `speed`; with it, that is how long the whole takes, pauses of `pause_seconds` between
-    the segments included, shared out by the estimates. The voice of a `reference` speaks at its own pace. Raises
-    RequestError naming the field.
+    estimated duration divided by `speed`, as far as the model can; with it, that is how long the whole takes, pauses of
+    `pause_seconds` between the segments included, shared out by the estimates. The voice of a `reference` speaks at its
+    own pace. `text_normaliser` and `alphabet` are those of the model's facts. Raises RequestError naming the field.
     """
     spoken_language = detect_language(text) if language is None else parse_language(language)
-    spoken_text = normalise(text, spoken_language)
+    spoken_text = normalise(text, spoken_language, text_normaliser)
     if not spoken_text.strip():
         raise RequestError("input", "holds nothing to say")
+    if alphabet is not None:
+        _check_readable(spoken_text, alphabet)
+        spoken_text = spoken_text if split else " ".join(spoken_text.split())  # letters know no line breaks
     limit_seconds = longest_seconds * speed  # by the estimates, which speed or seconds then stretch
-    for _ in range(MOST_ATTEMPTS if split else 1):
-        texts = split_text(spoken_text, spoken_language, limit_seconds) if split else [spoken_text.strip()]
-        estimates = [estimate_seconds(text, spoken_language, reference) for text in texts]
+    finest_seconds = min(FINEST_SEGMENT_SECONDS, limit_seconds)
+    for attempts_left in reversed(range(MOST_ATTEMPTS if split else 1)):
+        texts = [spoken_text.strip()]
+        if split:
+            # Only what is too long for the model is cut within words, never what is to be spoken slowly.
+            longest_word_seconds = longest_seconds * max(1.0, speed)
+            texts = split_text(
+                spoken_text, spoken_language, limit_seconds, reference, longest_word_seconds=longest_word_seconds
+            )
+        estimates = [_estimate(text, spoken_language, reference, limit_seconds) for text in texts]
         stretch = 1 / speed if seconds is None else _stretch(estimates, seconds, pause_seconds)
-        if max(estimates) * stretch <= longest_seconds:
+        if max(estimates) * stretch <= longest_seconds * ROUNDING or limit_seconds == finest_seconds:
             break
         # Spoken that slowly, sentences need smaller segments; and those need a little more time in all, for the
         # pauses that marks ask for inside a segment are gone.
-        limit_seconds = min(0.9 * limit_seconds, longest_seconds / stretch)
-    durations = [estimate * stretch for estimate in estimates]
-    _check(durations, longest_seconds, "seconds" if seconds is not None else "segment" if not split else "input")
+        limit_seconds = max(finest_seconds, min(0.9 * limit_seconds, longest_seconds / stretch))
+        if attempts_left == 1:
+            limit_seconds = finest_seconds
+    if seconds is None:
+        # A word that is to be spoken slower than the model can is spoken as slowly as it can.
+        least_stretch = min(1.0, stretch) if split else stretch
+        _check_length(max(estimates) * least_stretch, longest_seconds, "input" if split else "segment")
+    else:
+        _check_seconds(seconds, estimates, longest_seconds, pause_seconds)
+    durations = [min(max(estimate * stretch, SHORTEST_SEGMENT_SECONDS), longest_seconds) for estimate in estimates]
     return Plan(spoken_language, tuple(map(PlannedSegment, texts, durations)))
+
+
+def _check_readable(text: str, alphabet: str) -> None:
+    """Refuse a text with letters, numbers or money that the voice would leave out; other signs have no sound."""
+    unknown = dict.fromkeys(text)
+    for character in alphabet:
+        unknown.pop(character, None)
+    unreadable = [sign for sign in unknown if unicodedata.category(sign).startswith(_SPOKEN_CATEGORIES)]
+    if unreadable:
+        named = ", ".join(map(repr, unreadable[:_NAMED_CHARACTERS]))
+        more = f" and {len(unreadable) - _NAMED_CHARACTERS} more" if len(unreadable) > _NAMED_CHARACTERS else ""
+        raise RequestError("input", f"this voice can't read {named}{more}; it would leave them out")
+
+
+def _estimate(text: str, language: Language, reference: Reference | None, limit_seconds: float) -> float:
+    """Return how long a segment takes; pauses give way where they alone would make it too long ("No!!!!!!!!")."""
+    sounds, pauses = sounds_and_pauses_seconds(text, language, reference)
+    return max(sounds + min(pauses, max(0.0, limit_seconds - sounds)), SHORTEST_SECONDS)
 
 
 def _stretch(estimates: list[float], seconds: float, pause_seconds: float) -> float:
@@ -75,13 +128,22 @@ def _stretch(estimates: list[float], seconds: float, pause_seconds: float) -> fl
     return (seconds - pauses) / sum(estimates)
 
 
-def _check(durations: list[float], longest_seconds: float, field: str) -> None:
-    tolerance = 1e-6  # of rounding, where a segment fills its limit exactly
-    if max(durations) > longest_seconds * (1 + tolerance):
+def _check_length(segment_seconds: float, longest_seconds: float, field: str) -> None:
+    if segment_seconds > longest_seconds * ROUNDING:
         reason = (
-            f"a segment would take {max(durations):.1f} s, this model speaks at most {longest_seconds:g} s in one go"
+            f"a segment would take {segment_seconds:.1f} s, this model speaks at most {longest_seconds:g} s in one go"
         )
         raise RequestError(field, reason)
-    if min(durations) < SHORTEST_SEGMENT_SECONDS:
-        reason = f"a segment would take {min(durations):.2f} s, the least is {SHORTEST_SEGMENT_SECONDS:g} s"
-        raise RequestError("seconds" if field == "seconds" else "speed", reason)
+
+
+def _check_seconds(seconds: float, estimates: list[float], longest_seconds: float, pause_seconds: float) -> None:
+    """Refuse what none of these segments, the finest there are, could be stretched or pressed to."""
+    pauses = pause_seconds * (len(estimates) - 1)
+    most = sum(estimates) * longest_seconds / max(estimates) + pauses
+    if seconds > most * ROUNDING:
+        reason = f"{seconds:g} s is more than this text can be drawn out to, at most {math.floor(most * 10) / 10:g} s"
+        raise RequestError("seconds", reason)
+    least = sum(estimates) * SHORTEST_SEGMENT_SECONDS / min(estimates) + pauses
+    if seconds * ROUNDING < least:
+        reason = f"{seconds:g} s is too short for this text, at least {math.ceil(least * 10) / 10:g} s"
+        raise RequestError("seconds", reason)

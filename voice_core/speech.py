@@ -8,7 +8,12 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+LONGEST_PAUSE_SECONDS = 10.0  # between segments
+LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and still an index that torch takes
+HIGHEST_TEMPERATURE = 2.0
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact
+ENGLISH_WORDS = "english_words"  # figures and abbreviations in words, accents folded; see text.spoken_english
+NORMALISERS = frozenset({ENGLISH_WORDS})  # how a checkpoint may want its texts written
 DEFAULT_VOICE = "default"  # the model's own, without a prompt; it is always there
 
 LEAST_TEMPERATURE = 1e-4  # below it a draw is greedy: logits divided by less leave the range of float32
@@ -106,3 +111,5 @@ class ModelFacts:
     max_rows: int
     code_fingerprint: str  # of the codes that voice prompts must be made of
     load_seconds: float  # from the first look at the checkpoint to a decoder that has spoken
+    text_normaliser: str | None = None  # one of NORMALISERS: how texts are written before the tokenizer sees them
+    alphabet: str | None = None  # every character that it reads, where its tokenizer goes letter by letter

@@ -101,6 +101,8 @@ class Synthesizer:
             max_rows=decoder.slots.slots,
             code_fingerprint=code_fingerprint,
             load_seconds=time.perf_counter() - started_at,
+            text_normaliser=self._config.text_normaliser,
+            alphabet=tokenizer.alphabet,
         )
 
     @classmethod

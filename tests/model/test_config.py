@@ -76,6 +76,7 @@ def test_rope_base_is_read_in_both_spellings() -> None:
         ({"encodec_sr": 0}, "encodec_sr"),
         ({"progress_scale": True}, "progress_scale"),
         ({"text_input_type": "phoneme"}, "text_input_type"),
+        ({"text_normaliser": "klingon"}, "text_normaliser"),
     ],
 )
 def test_what_cannot_be_spoken_is_refused_by_key(changes: dict[str, Any], key: str) -> None:
@@ -108,3 +109,8 @@ def test_every_reference_config_is_read(fixtures: Path) -> None:
         raw = json.loads(variant.read_text())
         assert config.progress_scale == raw["progress_scale"]
         assert config.encoder.layers == raw["t5_config_dict"]["encoder"]["num_hidden_layers"]
+
+
+def test_a_checkpoint_may_ask_for_words_instead_of_figures() -> None:
+    assert parsed().text_normaliser is None
+    assert parsed(text_normaliser="english_words").text_normaliser == "english_words"

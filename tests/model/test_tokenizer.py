@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,20 @@ def test_prefix_and_suffix_enclose_everything() -> None:
 def test_the_embedded_tokenizer_reads_letters() -> None:
     tokenizer = load_tokenizer(DIRECTORY, read_config(DIRECTORY))
     assert tokenizer.row_ids("Ab.") == (1, 2, 3, 30, 1)
+
+
+def test_a_tokenizer_of_letters_tells_its_alphabet() -> None:
+    alphabet = load_tokenizer(DIRECTORY, read_config(DIRECTORY)).alphabet
+    assert alphabet is not None
+    assert set("azAZ ',.?!:;-") <= set(alphabet)
+    assert not set("1é世<\n") & set(alphabet)
+
+
+def test_a_tokenizer_of_words_has_no_alphabet(tmp_path: Path) -> None:
+    tokenizer = json.loads((DIRECTORY / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["the"] = 36
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert load_tokenizer(tmp_path, parse_config(toy_config(), "config.json")).alphabet is None
 
 
 def test_a_named_tokenizer_is_looked_up_beside_the_checkpoint(tmp_path: Path) -> None:

@@ -53,6 +53,22 @@ def test_ideographs_without_kana_make_it_chinese(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("¯\\_(ツ)_/¯ whatever, I really do not know what to say.", Language.ENGLISH),
+        ("The character 世 means world, and it is in the name of every newspaper.", Language.ENGLISH),
+        ("I love ラーメン so much", Language.ENGLISH),
+        ("iPhone 16 Pro、買っちゃった！", Language.JAPANESE),
+        ("YouTubeでmusic videoを見た", Language.JAPANESE),
+        ("東京都知事選挙の結果", Language.JAPANESE),
+        ("人工智能正在改变世界。" * 5 + "ツ", Language.CHINESE),
+    ],
+)
+def test_a_few_characters_do_not_decide_for_the_whole_text(text: str, language: Language) -> None:
+    assert detect_language(text) is language
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

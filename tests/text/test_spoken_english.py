@@ -139,6 +139,14 @@ def test_accents_and_typographic_marks_become_plain() -> None:
     assert spell_out("“Café” – it’s naïve…") == "Cafe, it's naive"
 
 
+def test_letters_that_have_no_accent_to_lose_become_plain_too() -> None:
+    assert spell_out("Søren Weiß, Æsop and Łódź: 5¢") == "Soren Weiss, AEsop and Lodz: five cents"
+
+
+def test_sums_of_any_length_are_read() -> None:
+    assert spell_out("$" + "1" * 5000).endswith("one one dollars")
+
+
 def test_whatever_is_written_no_digit_is_left() -> None:
     random = Random(1)
     for _ in range(500):

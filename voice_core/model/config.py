@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voice_core.errors import CheckpointError
+from voice_core.speech import NORMALISERS
 
 MODEL_TYPE = "t5gemma_voice"
 
@@ -67,6 +68,7 @@ class ModelConfig:
     weights_dtype: str  # the dtype that the checkpoint was saved in, for `precision: auto`
     codec_name: str
     tokenizer_name: str | None
+    text_normaliser: str | None  # one of NORMALISERS: how texts are written before the tokenizer sees them
 
     @property
     def code_vocab_size(self) -> int:
@@ -140,9 +142,18 @@ def parse_config(raw: Mapping[str, Any], file: str) -> ModelConfig:
         weights_dtype=top.text("dtype", top.text("torch_dtype", top.text("precision", "float32"))),
         codec_name=top.text("xcodec2_model_name", "NandemoGHS/Anime-XCodec2-44.1kHz-v2"),
         tokenizer_name=top.text("text_tokenizer_name", "") or None,
+        text_normaliser=_text_normaliser(top),
     )
     _check(config, file)
     return config
+
+
+def _text_normaliser(top: _Fields) -> str | None:
+    normaliser = top.text("text_normaliser", "") or None
+    if normaliser is not None and normaliser not in NORMALISERS:
+        known = ", ".join(sorted(NORMALISERS))
+        raise CheckpointError(top.file, "text_normaliser", f"is {normaliser!r}, known are {known}")
+    return normaliser
 
 
 def _softcap_applies(top: _Fields) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from voice_core.errors import CheckpointError
 from voice_core.hub import checkpoint_directory
 from voice_core.model.config import ModelConfig
 
 Encode = Callable[[str], list[int]]
+
+_SPECIAL = re.compile(r"<[^<>]*>|\[[A-Z]+\]")  # <pad>, [UNK]
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class TextTokenizer:
     separator_id: int
     prefix_id: int | None
     suffix_id: int | None
+    alphabet: str | None = None  # every character it reads, if it goes letter by letter
 
     def row_ids(self, text: str, transcript: str = "") -> tuple[int, ...]:
         """Return prefix + transcript + separator + text + suffix; the transcript's part only where there is one."""
@@ -36,28 +41,35 @@ class TextTokenizer:
 
 def load_tokenizer(directory: Path, config: ModelConfig) -> TextTokenizer:
     """Return the tokenizer of the checkpoint in `directory`, or else the one that its config names."""
-    encode = _encoder_in(directory)
-    if encode is None:
+    reader = _reader_in(directory)
+    if reader is None:
         if config.tokenizer_name is None:
             reason = "no tokenizer.json or tokenizer.model here, and config.json names no text_tokenizer_name"
             raise CheckpointError(str(directory), "text_tokenizer_name", reason)
         named = checkpoint_directory(config.tokenizer_name, relative_to=directory)
-        encode = _encoder_in(named)
-        if encode is None:
+        reader = _reader_in(named)
+        if reader is None:
             reason = f"{config.tokenizer_name!r} holds neither tokenizer.json nor tokenizer.model"
             raise CheckpointError(str(directory / "config.json"), "text_tokenizer_name", reason)
-    return TextTokenizer(encode, config.text_separator_id, config.text_prefix_id, config.text_suffix_id)
+    return TextTokenizer(
+        reader.encode, config.text_separator_id, config.text_prefix_id, config.text_suffix_id, reader.alphabet
+    )
 
 
-def _encoder_in(directory: Path) -> Encode | None:
+class _Reader(NamedTuple):
+    encode: Encode
+    alphabet: str | None
+
+
+def _reader_in(directory: Path) -> _Reader | None:
     if (file := directory / "tokenizer.json").is_file():
-        return _fast_encoder(file)
+        return _fast_reader(file)
     if (directory / "tokenizer.model").is_file():
-        return _slow_encoder(directory)
+        return _slow_reader(directory)
     return None
 
 
-def _fast_encoder(file: Path) -> Encode:
+def _fast_reader(file: Path) -> _Reader:
     from tokenizers import Tokenizer
 
     try:
@@ -66,11 +78,24 @@ def _fast_encoder(file: Path) -> Encode:
         raise CheckpointError(str(file), "", f"not a readable tokenizer ({error})") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return _Reader(encode, _alphabet(tokenizer.get_vocab(), encode))
 
 
-def _slow_encoder(directory: Path) -> Encode:
+def _slow_reader(directory: Path) -> _Reader:
     from transformers import AutoTokenizer  # imported only here: it takes seconds
 
     tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
-    return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
+    return _Reader(lambda text: list(tokenizer.encode(text, add_special_tokens=False)), None)
+
+
+def _alphabet(ids: Mapping[str, int], encode: Encode) -> str | None:
+    """Return the characters that a tokenizer of single letters reads, capitals included; None for any other."""
+    if any(len(token) > 1 and not _SPECIAL.fullmatch(token) for token in ids):
+        return None
+    written = {form for token in ids if len(token) == 1 for form in (token, token.upper()) if len(form) == 1}
+    specials = {number for token, number in ids.items() if len(token) > 1}  # what is unknown becomes one of them
+    return "".join(sorted(form for form in written if (read := encode(form)) and not specials & set(read)))

@@ -1,6 +1,12 @@
 """From a request's text to the segments that are spoken: language, spelling, length and places to cut."""
 
-from voice_core.text.duration import LONGEST_SECONDS, SHORTEST_SECONDS, Reference, estimate_seconds
+from voice_core.text.duration import (
+    LONGEST_SECONDS,
+    SHORTEST_SECONDS,
+    Reference,
+    estimate_seconds,
+    sounds_and_pauses_seconds,
+)
 from voice_core.text.language import Language, detect_language, parse_language
 from voice_core.text.normalisation import normalise
 from voice_core.text.phonemes import count_phonemes
@@ -16,5 +22,6 @@ __all__ = [
     "estimate_seconds",
     "normalise",
     "parse_language",
+    "sounds_and_pauses_seconds",
     "split",
 ]

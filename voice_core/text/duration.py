@@ -54,13 +54,17 @@ class Reference:
 
 def estimate_seconds(text: str, language: Language, reference: Reference | None = None) -> float:
     """Return how long the text takes to say, at the pace of the recording if there is one; 0.5 to 120 s."""
+    sounds, pauses = sounds_and_pauses_seconds(text, language, reference)
+    return min(max(sounds + pauses, SHORTEST_SECONDS), LONGEST_SECONDS)
+
+
+def sounds_and_pauses_seconds(text: str, language: Language, reference: Reference | None = None) -> tuple[float, float]:
+    """Return how long the words take to say, and how long the pauses between them; neither is bounded."""
     phonemes = _count_at_least_one(text, language)
     if reference is None:
-        seconds = phonemes * PACES[language].usual + pauses_seconds(text)
-    else:
-        pace = _seconds_per_phoneme(reference, text, language)
-        seconds = phonemes * pace + pauses_seconds(text) * _PAUSES_SCALE_OF_REFERENCE
-    return min(max(seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
+        return phonemes * PACES[language].usual, pauses_seconds(text)
+    pace = _seconds_per_phoneme(reference, text, language)
+    return phonemes * pace, pauses_seconds(text) * _PAUSES_SCALE_OF_REFERENCE
 
 
 def pauses_seconds(text: str) -> float:

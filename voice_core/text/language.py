@@ -36,6 +36,11 @@ _PRIMARY_SUBTAGS = {
 # The middle dot and the prolonged sound mark are left out: Chinese and decorated Latin text use them too.
 _KANA = re.compile(r"[\u3041-\u3096\u30A1-\u30FA\u31F0-\u31FF\uFF66-\uFF9D]")
 _IDEOGRAPH = re.compile(r"[\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\U00020000-\U0003FFFF]")
+_OTHER_WORDS = re.compile(  # stretches of letters of other scripts
+    r"[^\W\d_\u3005-\u3007\u3041-\u30FF\u31F0-\u31FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\uFF66-\uFF9F"
+    r"\U00020000-\U0003FFFF]+"
+)
+_LEAST_KANA_SHARE = 0.05  # Japanese headlines have about a tenth; Chinese has a の for ornament now and then
 _DETECTABLE_LETTERS = 20  # the detector takes shorter texts ("Hello", "OK then") for Dutch, Finnish or Welsh
 _DETECTED_CHARACTERS = 2000  # more doesn't change the answer, it only takes longer
 _SURE = 0.999  # it gives "Mr. and Mrs. O'Neil live at 221B Baker St." 0.996 for Danish
@@ -55,12 +60,15 @@ def parse_language(tag: str) -> Language:
 def detect_language(text: str) -> Language:
     """Return the language of a text: kana make it Japanese, ideographs Chinese, else a detector decides.
 
-    What it isn't sure of is taken for English, and so is a text without letters or with only a few.
+    Kana and ideographs decide only where there are more of them than words in other scripts: a smile like
+    ``¯\\_(ツ)_/¯`` or a quoted character leaves a sentence in its own language. A Chinese text with hardly any kana
+    in it stays Chinese. What the detector isn't sure of is taken for English, and so is a text without letters or
+    with only a few.
     """
-    if _KANA.search(text):
-        return Language.JAPANESE
-    if _IDEOGRAPH.search(text):
-        return Language.CHINESE
+    kana, ideographs = len(_KANA.findall(text)), len(_IDEOGRAPH.findall(text))
+    if kana + ideographs > len(_OTHER_WORDS.findall(text)):
+        is_japanese = kana >= _LEAST_KANA_SHARE * (kana + ideographs) and kana > 0
+        return Language.JAPANESE if is_japanese else Language.CHINESE
     letters = [character for character in text if character.isalpha()]
     latin_letters = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
     if 2 * latin_letters < len(letters):

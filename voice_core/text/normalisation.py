@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from voice_core.speech import ENGLISH_WORDS
 from voice_core.text.language import Language
+from voice_core.text.spoken_english import spell_out
 
 _HALF_WIDTH_KATAKANA = "ｦｧｨｩｪｫｬｭｮｯｰｱｲｳｴｵｶｷｸｹｺｻｼｽｾｿﾀﾁﾂﾃﾄﾅﾆﾇﾈﾉﾊﾋﾌﾍﾎﾏﾐﾑﾒﾓﾔﾕﾖﾗﾘﾙﾚﾛﾜﾝ"
 _FULL_WIDTH_KATAKANA = (
@@ -32,20 +34,22 @@ _LINE_BREAK_OF_SCRIPTS = "[n]"  # how the scripts among the training texts write
 _LONG_ELLIPSIS = re.compile("…{3,}")
 
 
-def normalise(text: str, language: Language) -> str:
+def normalise(text: str, language: Language, normaliser: str | None = None) -> str:
     """Return the text as the model should read it; line breaks stay, they end segments.
 
     Japanese follows exactly the rules of the model's training: half-width katakana widened (but not their
     voicing marks), full-width letters and digits narrowed, spaces, dashes and some ornaments gone, at most
     two ellipses in a row.
-    Any other text only loses the white space around its lines.
+    Any other text only loses the white space around its lines, unless the checkpoint names a `normaliser`: with
+    ENGLISH_WORDS it is written as an English reader would say it.
     """
     if language is Language.JAPANESE:
         unbroken = text.replace(_LINE_BREAK_OF_SCRIPTS, "")
         return _LONG_ELLIPSIS.sub("……", unbroken.translate(_JAPANESE_CHARACTERS))
-    return "".join(_strip_line(line) for line in text.splitlines(keepends=True))
+    in_words = normaliser == ENGLISH_WORDS and language is not Language.CHINESE
+    return "".join(_rewritten_line(line, in_words) for line in text.splitlines(keepends=True))
 
 
-def _strip_line(line: str) -> str:
+def _rewritten_line(line: str, in_words: bool) -> str:
     content = line.splitlines()[0]
-    return content.strip() + line[len(content) :]
+    return (spell_out(content) if in_words else content.strip()) + line[len(content) :]

@@ -48,7 +48,9 @@ _SCRIPT_ENDS = regex.compile(r"\X(?:(?<=[^\x00-\x7F])|(?=[^\x00-\x7F]))")
 # Anywhere, but an emoji of several code points stays whole.
 _CHARACTERS = regex.compile(r"\X")
 _CUTS_BETWEEN_WORDS = (_CLAUSE_ENDS, _SPACES)
-_CUTS = (*_CUTS_BETWEEN_WORDS, _PHRASE_ENDS, _SCRIPT_ENDS, _CHARACTERS)
+_CUTS_OUTSIDE_WORDS = (*_CUTS_BETWEEN_WORDS, _PHRASE_ENDS, _SCRIPT_ENDS)
+_CUTS = (*_CUTS_OUTSIDE_WORDS, _CHARACTERS)
+_WRITTEN_WITHOUT_SPACES = (Language.JAPANESE, Language.CHINESE)
 
 # From the first letter or number of a line to the last.
 _SPOKEN_PART = regex.compile(r"[\p{L}\p{N}](?:.*[\p{L}\p{N}])?")
@@ -58,19 +60,28 @@ _AFTER_FULL_STOP = regex.compile(r"(?<=\.\s*)")
 _CLOSERS_HERE = regex.compile(_CLOSERS)
 
 
-def split(text: str, language: Language, longest_seconds: float, reference: Reference | None = None) -> list[str]:
+def split(
+    text: str,
+    language: Language,
+    longest_seconds: float,
+    reference: Reference | None = None,
+    *,
+    longest_word_seconds: float = 0.0,
+) -> list[str]:
     """Return the segments of a normalised text, in order; none is empty, and an empty text has none.
 
     - Nothing is lost: all that is missing from the joined segments is white space at their ends.
     - A segment is a sentence, never more than a line. Neighbours are merged where one would be too short.
     - A segment takes at most ``longest_seconds`` by ``estimate_seconds`` with the same reference. Longer
       sentences are cut near the middle: at clause marks, without them at spaces, else between characters.
+    - Words are cut only where a piece takes more than ``longest_word_seconds``. Below, a segment that can't be cut
+      between words (in Japanese and Chinese, between characters other than those of Latin words) stays longer.
     - A segment has a letter or a number in it, unless the whole text has none: marks and emoji alone go with
       their neighbour, even from a line of their own. So one with marks whose pauses alone pass the limit
       ("No!!!!!!!!!!") is longer.
     """
-    limit = _Limit(language, longest_seconds, reference)
-    separator = "" if language in (Language.JAPANESE, Language.CHINESE) else " "
+    limit = _Limit(language, longest_seconds, reference, longest_word_seconds)
+    separator = "" if language in _WRITTEN_WITHOUT_SPACES else " "
     lines = [line.strip() for line in text.splitlines()]
     segments: list[str] = []
     for line in _attach_unspoken([line for line in lines if line], separator):
@@ -87,16 +98,26 @@ class _Limit:
     language: Language
     longest_seconds: float
     reference: Reference | None
+    longest_word_seconds: float
 
     def keeps(self, text: str) -> bool:
         """Tell if the text is short enough to be a segment."""
-        if self._fewest_seconds(text) > self.longest_seconds:
-            return False
-        seconds = self._seconds(text)
-        return seconds <= self.longest_seconds and seconds < LONGEST_SECONDS  # estimates stop there
+        return self._takes_at_most(self.longest_seconds, text)
+
+    def cuts(self, text: str) -> tuple[regex.Pattern[str], ...]:
+        """Return where a text that is too long may be cut, the best places first."""
+        if not self._takes_at_most(self.longest_word_seconds, text):
+            return _CUTS
+        return _CUTS_OUTSIDE_WORDS if self.language in _WRITTEN_WITHOUT_SPACES else _CUTS_BETWEEN_WORDS
 
     def too_short(self, text: str) -> bool:
         return self._seconds(text) < TOO_SHORT_SECONDS
+
+    def _takes_at_most(self, longest_seconds: float, text: str) -> bool:
+        if self._fewest_seconds(text) > longest_seconds:
+            return False
+        seconds = self._seconds(text)
+        return seconds <= longest_seconds and seconds < LONGEST_SECONDS  # estimates stop there
 
     def _fewest_seconds(self, text: str) -> float:
         pace = PACES[self.language].usual if self.reference is None else FASTEST_SECONDS_PER_PHONEME
@@ -120,7 +141,7 @@ def _sentence_ends(line: str, language: Language) -> list[int]:
     to the next sentence, and it sees ends that are none.
     """
     ends = _library_ends(line, "en")
-    if language in (Language.JAPANESE, Language.CHINESE):
+    if language in _WRITTEN_WITHOUT_SPACES:
         english_ends = set(ends)
         ends = [
             end for end in _library_ends(line, language) if end in english_ends or not _AFTER_FULL_STOP.match(line, end)
@@ -158,7 +179,7 @@ def _cut(text: str, limit: _Limit) -> list[str]:
     start, stop = spoken.span()
     marks_keep_limit = limit.keeps(text[: start + 1]) and limit.keeps(text[stop - 1 :])
     cutting_words_helps = marks_keep_limit or not limit.keeps(spoken.group())
-    end = _best_cut(text, (start, stop), _CUTS if cutting_words_helps else _CUTS_BETWEEN_WORDS)
+    end = _best_cut(text, (start, stop), limit.cuts(text) if cutting_words_helps else _CUTS_BETWEEN_WORDS)
     return [text] if end is None else [*_cut(text[:end], limit), *_cut(text[end:], limit)]
 
 

@@ -173,6 +173,8 @@ _SYMBOLS = {
     "$": "dollars",
     "€": "euros",
     "£": "pounds",
+    "¥": "yen",
+    "¢": "cents",
 }
 _MARKS = str.maketrans(
     {
@@ -183,6 +185,9 @@ _MARKS = str.maketrans(
         "½": " 1/2",
         "¼": " 1/4",
         "¾": " 3/4",
+        # Letters whose stroke or second half is no accent that could be taken off.
+        **dict(zip("ßẞæÆœŒþÞ", ("ss", "SS", "ae", "AE", "oe", "OE", "th", "Th"), strict=True)),
+        **dict(zip("øØłŁđĐðÐħĦŧŦı", "oOlLdDdDhHtTi", strict=True)),
     }
 )
 _ROMAN_NUMERALS = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12}
@@ -375,11 +380,11 @@ def _say_money(match: re.Match[str]) -> str:
     if match["power"]:
         power = _SHORT_POWERS.get(match["power"], match["power"])
         return f"{quantity(match['amount'])} {power} {many}"
-    words = f"{cardinal(whole)} {one if int(whole) == 1 else many}"
-    if len(decimals) != 2 or int(decimals) == 0:
-        return words if not decimals or not int(decimals) else f"{quantity(match['amount'])} {many}"
+    words = f"{cardinal(whole)} {one if whole.lstrip('0') == '1' else many}"
+    if len(decimals) != 2 or not decimals.strip("0"):
+        return words if not decimals.strip("0") else f"{quantity(match['amount'])} {many}"
     small = f"{cardinal(int(decimals))} {hundredth if int(decimals) == 1 else hundredths}"
-    return small if int(whole) == 0 else f"{words} and {small}"
+    return small if not whole.strip("0") else f"{words} and {small}"
 
 
 def _say_measure(match: re.Match[str]) -> str:
