@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -18,35 +19,32 @@ from deployments.answers import Take, file_answer, json_answer
 from deployments.body import FORM, JSON, content_type, read_body, read_form, require_content_type, too_large
 from deployments.composer import Composed
 from deployments.door import Door
-from deployments.errors import error_response, not_ready
-from deployments.fan_out import PendingReply, ask, ask_each
-from deployments.script import Script, write_script
+from deployments.errors import error_response
+from deployments.fan_out import PendingReply, ask_each
+from deployments.house import House, Housemates
+from deployments.listening import check_heard
+from deployments.script import Script, check_work, write_script
 from deployments.settings import Settings
 from deployments.speech_request import SpeechRequest
 from deployments.voice_desk import VoiceCrew, VoiceDesk
 from deployments.voices_api import VoicesApi
 from voice_core.speech import ModelFacts, Segment, Speech
 
-FACTS_TIMEOUT_SECONDS = 2.0  # an idle replica answers in milliseconds
+FILES_AT_ONCE = 4  # of one request; the samples of another one are composed in between
 OWNER = "voice-serve"
 RECORDING_FIELD = b'"reference_audio"'  # a body without it has no reason to be large
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class Crew(VoiceCrew, Protocol):
+class Crew(Housemates, VoiceCrew, Protocol):
     """The deployments behind the door, as calls that can be awaited and cancelled."""
-
-    def facts(self) -> PendingReply[ModelFacts]: ...
 
     def speak(self, segment: Segment) -> PendingReply[list[Speech]]: ...
 
     def compose(
         self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float
     ) -> PendingReply[Composed]: ...
-
-    def synthesizer_runs(self) -> bool:
-        """Whether a replica is up, possibly too busy to answer. Blocks, so it is called in a thread."""
 
 
 class SpeechApi:
@@ -55,10 +53,10 @@ class SpeechApi:
     def __init__(self, settings: Settings, crew: Crew) -> None:
         self._settings = settings
         self._crew = crew
-        self._door = Door()
+        self._door = Door(settings)
+        self._house = House(crew, largest_share=settings.largest_share)
         self._desk = VoiceDesk(settings, crew)
         self._voices = VoicesApi(settings, self._desk, self._door)
-        self._facts: ModelFacts | None = None
         self._started_at = int(time.time())
 
     def routes(self) -> Starlette:
@@ -74,6 +72,7 @@ class SpeechApi:
                 Route("/healthz", _guarded(self.healthz), methods=["GET"]),
                 Route("/readyz", _guarded(self.readyz), methods=["GET"]),
             ],
+            lifespan=self._life,
             exception_handlers={HTTPException: _http_error},  # 404 and 405 come from the router
         )
 
@@ -84,11 +83,13 @@ class SpeechApi:
     async def speech(self, request: Request) -> Response:
         with self._door.let_in():
             wanted = await self._speech_request(request)
-            facts = await self._known_facts()
+            facts = await self._house.facts()
             prompt = await self._desk.prompt(wanted, facts)
             script = await asyncio.to_thread(write_script, wanted, facts, prompt)
-            spoken = await ask_each(self._crew.speak, script.segments)
-            takes = await self._compose(wanted, script, spoken)
+            check_work(wanted, script, self._settings.longest_speech_seconds)
+            with self._door.take_on(script.work_seconds):
+                spoken = await self._speak(script, facts)
+                takes = await self._compose(wanted, script, spoken)
         return file_answer(takes[0]) if wanted.n == 1 else json_answer(takes, wanted.response_format)
 
     async def _speech_request(self, request: Request) -> SpeechRequest:
@@ -103,6 +104,16 @@ class SpeechApi:
             raise too_large(settings.largest_body_bytes)
         return await asyncio.to_thread(SpeechRequest.from_json, body, longest_text_characters=longest)
 
+    async def _speak(self, script: Script, facts: ModelFacts) -> list[list[Speech]]:
+        """Have the first segments spoken first, and never so many at once that others can't get in between."""
+
+        def at_once() -> int:
+            return self._house.segments_at_once(facts, samples=len(script.seeds), alone=self._door.one_inside)
+
+        spoken = await ask_each(self._crew.speak, script.segments, at_once)
+        await asyncio.to_thread(check_heard, script, spoken)
+        return spoken
+
     async def _compose(self, wanted: SpeechRequest, script: Script, spoken: list[list[Speech]]) -> list[Take]:
         """Make one file of every sample; `spoken` holds the samples of each segment."""
         samples = list(zip(*spoken, strict=True))
@@ -110,13 +121,11 @@ class SpeechApi:
         def compose(speeches: Sequence[Speech]) -> PendingReply[Composed]:
             return self._crew.compose(speeches, wanted.response_format, wanted.inter_segment_silence)
 
-        return [
-            Take(seed, tuple(speech.finish_reason for speech in speeches), composed)
-            for seed, speeches, composed in zip(script.seeds, samples, await ask_each(compose, samples), strict=True)
-        ]
+        composed = await ask_each(compose, samples, lambda: FILES_AT_ONCE)
+        return [Take(*take) for take in zip(script.seeds, samples, composed, strict=True)]
 
     async def models(self, request: Request) -> Response:
-        facts = await self._known_facts()
+        facts = await self._house.facts()
         model = {"id": facts.model_id, "object": "model", "created": self._started_at, "owned_by": OWNER}
         return JSONResponse({"object": "list", "data": [model]})
 
@@ -127,19 +136,14 @@ class SpeechApi:
     async def readyz(self, request: Request) -> Response:
         """A request that came now would be spoken, at once or after those before it."""
         self._door.check_open()
-        try:
-            self._facts = await ask(self._crew.facts, timeout_seconds=FACTS_TIMEOUT_SECONDS)
-        except TimeoutError as error:
-            # Full replicas answer late, but they are up; only the controller can tell them from dead ones.
-            if self._facts is None or not await asyncio.to_thread(self._crew.synthesizer_runs):
-                raise not_ready("no synthesizer replica is up") from error
-        return JSONResponse({"status": "ready", "model": self._facts.model_id})
+        facts = await self._house.check_ready()
+        return JSONResponse({"status": "ready", "model": facts.model_id})
 
-    async def _known_facts(self) -> ModelFacts:
-        """A model's facts never change: a new model comes with new settings, and those with a new ingress."""
-        if self._facts is None:
-            self._facts = await ask(self._crew.facts, timeout_seconds=FACTS_TIMEOUT_SECONDS)
-        return self._facts
+    @asynccontextmanager
+    async def _life(self, _app: Starlette) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self._house.watch())
+        yield
+        watching.cancel()
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:

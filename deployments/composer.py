@@ -24,12 +24,18 @@ class Composed:
     sample_rate: int  # Hz, of the file: formats that can't hold the codec's rate have another
 
 
-@serve.deployment(max_ongoing_requests=16, graceful_shutdown_timeout_s=30, graceful_shutdown_wait_loop_s=0.2)
+@serve.deployment(
+    max_ongoing_requests=16, graceful_shutdown_timeout_s=30, graceful_shutdown_wait_loop_s=0.2, health_check_period_s=2
+)
 class Composer:
     """Takes the segments of one sample in order and gives back one file."""
 
     async def compose(self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> Composed:
         return await asyncio.to_thread(compose, speeches, audio_format, pause_seconds)
+
+    async def answers(self) -> bool:
+        """For whoever wants to know whether somebody is here."""
+        return True
 
 
 def compose(speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> Composed:

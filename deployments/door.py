@@ -1,4 +1,4 @@
-"""Counts the requests inside, so that the service can close without cutting anybody off."""
+"""Counts what is inside: so much may be, and when the service closes nobody is cut off."""
 
 from __future__ import annotations
 
@@ -6,20 +6,31 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deployments.errors import not_ready
+from deployments.errors import not_ready, overloaded
+from deployments.settings import Settings
 
 
 class Door:
-    """Lets requests in until it is closed."""
+    """Lets requests in until it is closed or the house is full."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._most_requests = settings.most_requests_in_flight
+        self._most_seconds = settings.most_seconds_in_flight
         self._inside = 0
+        self._seconds = 0.0  # of speech, that those inside wait for
         self._closed = False
         self._last_left = asyncio.Event()
 
+    @property
+    def one_inside(self) -> bool:
+        return self._inside == 1
+
     def check_open(self) -> None:
+        """Refuse where the next request would be refused."""
         if self._closed:
             raise not_ready("the service is stopping")
+        if self._inside >= self._most_requests:
+            raise overloaded(f"{self._inside} requests are in flight")
 
     @contextmanager
     def let_in(self) -> Iterator[None]:
@@ -31,6 +42,17 @@ class Door:
             self._inside -= 1
             if self._closed and not self._inside:
                 self._last_left.set()
+
+    @contextmanager
+    def take_on(self, seconds: float) -> Iterator[None]:
+        """Have so many seconds of speech made for somebody inside."""
+        if self._seconds + seconds > self._most_seconds:
+            raise overloaded(f"{self._seconds:.0f} s of speech are in flight, and this request asks for {seconds:.0f}")
+        self._seconds += seconds
+        try:
+            yield
+        finally:
+            self._seconds -= seconds
 
     async def close(self) -> None:
         """Let nobody in any more; return when the last one has left."""

@@ -1,8 +1,9 @@
-"""Asks other deployments: many calls at once, each repeated if its replica dies, none left behind."""
+"""Asks other deployments: several calls at once, each repeated if its replica dies, none left behind."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -32,14 +33,30 @@ async def ask(call: Callable[[], PendingReply[Reply]], *, timeout_seconds: float
         raise
 
 
-async def ask_each(call: Callable[[Question], PendingReply[Reply]], questions: Sequence[Question]) -> list[Reply]:
-    """Ask all questions at once, return the replies in their order; the first failure cancels the others."""
-    tasks = [asyncio.create_task(_ask_again(call, question)) for question in questions]
+async def ask_each(
+    call: Callable[[Question], PendingReply[Reply]], questions: Sequence[Question], at_once: Callable[[], int]
+) -> list[Reply]:
+    """Ask so many questions at once, the next as replies come; return the replies in the order of the questions.
+
+    The first failure cancels the calls that are under way. `at_once` is asked again before every call.
+    """
+    waiting = deque(enumerate(questions))
+    under_way: dict[asyncio.Task[Reply], int] = {}
+    replies: dict[int, Reply] = {}
     try:
-        return await asyncio.gather(*tasks)
+        while waiting or under_way:
+            while waiting and len(under_way) < max(1, at_once()):
+                place, question = waiting.popleft()
+                under_way[asyncio.create_task(_ask_again(call, question))] = place
+            done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                replies[under_way[task]] = task.result()
+                del under_way[task]
     finally:
-        for task in tasks:
+        for task in under_way:
             task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+    return [replies[place] for place in range(len(questions))]
 
 
 async def _ask_again(call: Callable[[Question], PendingReply[Reply]], question: Question) -> Reply:

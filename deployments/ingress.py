@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from deployments.api import SpeechApi
 from deployments.composer import Composed
 from deployments.fan_out import PendingReply
+from deployments.house import Running
 from deployments.settings import Settings
 from voice_core.speech import LearnedReference, ModelFacts, Segment, Speech
 
@@ -56,10 +57,17 @@ class ServeCrew:
         except RayActorError:
             logger.info("A replica that died has forgotten too")
 
-    def synthesizer_runs(self) -> bool:
+    def composer_answers(self) -> PendingReply[bool]:
+        return cast(PendingReply[bool], self._composer.answers.remote())
+
+    def running(self) -> Running:
         application = serve.status().applications[serve.get_replica_context().app_name]
-        states = application.deployments[self._synthesizer.deployment_name].replica_states
-        return any(state == "RUNNING" for state in states)
+
+        def count(handle: Handle) -> int:
+            states = application.deployments[handle.deployment_name].replica_states
+            return sum(replicas for state, replicas in states.items() if state == "RUNNING")
+
+        return Running(count(self._synthesizer), count(self._composer))
 
 
 @serve.deployment(

@@ -6,10 +6,13 @@ import secrets
 from dataclasses import dataclass, replace
 
 from deployments.speech_request import SpeechRequest
+from voice_core.errors import RequestError
 from voice_core.planning import plan
 from voice_core.seeds import sample_seeds
 from voice_core.speech import MAX_SEED, ModelFacts, Segment, VoicePrompt
 from voice_core.text import Reference, detect_language, normalise, parse_language
+
+LEAST_WORK_SECONDS = 1.0  # of one segment: what it takes to get it there, read and back
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,11 @@ class Script:
 
     segments: tuple[Segment, ...]
     seeds: tuple[int, ...]  # one for each sample; each reproduces its sample alone, with n = 1
+
+    @property
+    def work_seconds(self) -> float:
+        """Seconds of speech in all samples; the smallest segment costs as much as one of a second."""
+        return sum(max(LEAST_WORK_SECONDS, segment.seconds) for segment in self.segments) * len(self.seeds)
 
 
 def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt | None = None) -> Script:
@@ -47,3 +55,18 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
         for index, piece in enumerate(planned.segments)
     )
     return Script(segments, seeds)
+
+
+def check_work(wanted: SpeechRequest, script: Script, longest_speech_seconds: float) -> None:
+    """Refuse a request that asks for more speech than one may, by the field that makes it so much."""
+    if script.work_seconds <= longest_speech_seconds:
+        return
+    one_sample_seconds = script.work_seconds / wanted.n
+    text_field = "input" if wanted.seconds is None else "seconds"
+    field = "n" if one_sample_seconds <= longest_speech_seconds else text_field
+    least = f", each counted as {LEAST_WORK_SECONDS:g} s at least"
+    reason = (
+        f"{len(script.segments)} segments of {one_sample_seconds:.0f} s in all{least}, with n = {wanted.n}; "
+        f"at most {longest_speech_seconds:g} s are spoken for one request"
+    )
+    raise RequestError(field, reason)

@@ -19,38 +19,55 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # "embedded", a checkpoint's directory or a hub id
-    model: str = Field(default=EMBEDDED, min_length=1)
-    # auto takes a GPU if the cluster has one, and says what it took
-    device: Device = "auto"
-    # of the weights; auto follows the device
-    precision: Precision = "auto"
-    # with device cuda: wait for the autoscaler to bring a GPU instead of failing at once
-    wait_for_gpu: bool = False
-    # of the decoder where there is no GPU; two threads on shared cores can be slower than one
-    cpu_threads: int = Field(default=1, ge=1)
-    # rows (segments, or samples of them) that are spoken together; without it as many as fit into the memory
-    max_rows: int | None = Field(default=None, ge=1)
-    # new rows join those that are being spoken; false lets them wait until all of those have ended
-    in_flight: bool = True
-    # of the rows, that one request may take while others wait
-    largest_share: float = Field(default=0.5, gt=0, le=1)
-    # the same bits whatever else is in flight, at the price of a full house in every step
-    deterministic: bool = False
-    # of one request
-    longest_text_characters: int = Field(default=20_000, ge=1)
+    model: str = Field(default=EMBEDDED, min_length=1, description="'embedded', a checkpoint's directory or a hub id")
+    device: Device = Field(default="auto", description="auto takes a GPU if the cluster has one, and says what it took")
+    precision: Precision = Field(default="auto", description="of the weights; auto follows the device")
+    wait_for_gpu: bool = Field(
+        default=False, description="with device cuda: wait for an autoscaler to bring a GPU instead of failing at once"
+    )
+    cpu_threads: int = Field(
+        default=1, ge=1, description="of the decoder without a GPU; two threads on shared cores can be slower than one"
+    )
+    max_rows: int | None = Field(
+        default=None, ge=1, description="rows (segments, or samples of them) spoken together; by default as many as fit"
+    )
+    in_flight: bool = Field(
+        default=True,
+        description="new rows join those that are being spoken, instead of waiting until all of those have ended",
+    )
+    largest_share: float = Field(
+        default=0.5, gt=0, le=1, description="of the rows, that one request may take while others wait"
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="the same bits whatever else is in flight, at the price of a full house in every step",
+    )
+    longest_text_characters: int = Field(default=20_000, ge=1, description="of one request")
+    longest_speech_seconds: float = Field(
+        default=3600, gt=0, description="of one request, all its samples together; a segment counts as 1 s at least"
+    )
+    most_requests_in_flight: int = Field(default=200, ge=1, description="at one ingress; the next is answered with 429")
+    most_seconds_in_flight: float = Field(
+        default=14_400, gt=0, description="of speech at one ingress, as for one request; beyond it the answer is 429"
+    )
     # a text of escaped emoji takes 12 bytes a character
-    largest_body_bytes: int = Field(default=1_048_576, ge=1)
-    # of one with a recording in it: 10 MiB, in base64 a third more, and the rest of the request
-    largest_upload_bytes: int = Field(default=16_777_216, ge=1)
-    # where voices are kept: a folder that every node sees, or a URI of fsspec such as s3://bucket/voices
-    voices: str = "~/.local/share/voice-serve/voices"
-    most_voices: int = Field(default=1000, ge=0)
-    # of a recording to imitate; a row of the decoder has room for 30 s
-    shortest_reference_seconds: float = Field(default=1.0, gt=0)
-    longest_reference_seconds: float = Field(default=30.0, gt=0, le=30)
-    # transcribes recordings that come without a transcript: a Whisper's directory or hub id; off if not set
-    whisper_model: str | None = Field(default=None, min_length=1)
+    largest_body_bytes: int = Field(default=1_048_576, ge=1, description="of one request")
+    # 10 MiB, in base64 a third more, and the rest of the request
+    largest_upload_bytes: int = Field(default=16_777_216, ge=1, description="of one request with a recording in it")
+    voices: str = Field(
+        default="~/.local/share/voice-serve/voices",
+        description="where voices are kept: a folder that every node sees, or a URI of fsspec such as s3://bucket/voices",
+    )
+    most_voices: int = Field(default=1000, ge=0, description="that are kept")
+    shortest_reference_seconds: float = Field(default=1.0, gt=0, description="of a recording to imitate")
+    longest_reference_seconds: float = Field(
+        default=30.0, gt=0, le=30, description="of a recording to imitate; a row of the decoder has room for 30 s"
+    )
+    whisper_model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a Whisper's directory or hub id; it writes down recordings without transcript",
+    )
 
     @field_validator("voices")
     @classmethod
@@ -64,6 +81,12 @@ class Settings(BaseModel):
     def _some_reference_fits(self) -> Self:
         if self.shortest_reference_seconds > self.longest_reference_seconds:
             raise ValueError("shortest_reference_seconds is above longest_reference_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _the_largest_request_fits(self) -> Self:
+        if self.longest_speech_seconds > self.most_seconds_in_flight:
+            raise ValueError("longest_speech_seconds is above most_seconds_in_flight")
         return self
 
     @property

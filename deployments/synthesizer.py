@@ -34,7 +34,7 @@ class Arrival:
 
 
 @serve.deployment(
-    max_ongoing_requests=20,  # rows and a few that wait for a slot; the rest may go to other replicas
+    max_ongoing_requests=160,  # segments; more than rows, so that the decoder has something to share out fairly
     user_config=Admission().model_dump(),
     health_check_period_s=2,  # /readyz believes the controller while a replica is too busy to be asked
     health_check_timeout_s=30,

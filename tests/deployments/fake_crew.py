@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from deployments.composer import Composed, compose
+from deployments.house import Running
 from voice_core.audio.formats import encode
 from voice_core.errors import RequestError
 from voice_core.speech import FinishReason, LearnedReference, ModelFacts, ReferenceLimits, Segment, Speech
@@ -63,7 +65,9 @@ class FakeCrew:
         self.segments: list[Segment] = []
         self.facts_reply = Reply(FACTS)
         self.speak_failure: Exception | None = None
-        self.runs = True
+        self.composer_reply = Reply(True)
+        self.replicas = Running(1, 1)
+        self.silent_segments: tuple[int, ...] = ()
         self.learned = 0
         self.transcript = "Words that were heard."
         self.transcribed: list[str | None] = []
@@ -74,7 +78,10 @@ class FakeCrew:
 
     def speak(self, segment: Segment) -> Reply:
         self.segments.append(segment)
-        return Reply(self.speak_failure or spoken(segment))
+        speeches = spoken(segment)
+        if segment.index in self.silent_segments:
+            speeches = [replace(speech, samples=np.zeros_like(speech.samples)) for speech in speeches]
+        return Reply(self.speak_failure or speeches)
 
     def compose(self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> Reply:
         composed: Composed = compose(speeches, audio_format, pause_seconds)
@@ -98,5 +105,8 @@ class FakeCrew:
     async def forget(self, recording_hash: str) -> None:
         self.forgotten.append(recording_hash)
 
-    def synthesizer_runs(self) -> bool:
-        return self.runs
+    def composer_answers(self) -> Reply:
+        return self.composer_reply
+
+    def running(self) -> Running:
+        return self.replicas

@@ -6,21 +6,53 @@ import asyncio
 import base64
 import io
 import json
+import time
+from collections.abc import Coroutine
 from typing import Any
 
+import httpx
 import pytest
 import soundfile
-from fake_crew import FakeCrew, Reply
+from fake_crew import FACTS, FakeCrew, Reply, spoken
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from deployments import api
+from deployments import house
 from deployments.api import SpeechApi
 from deployments.errors import CLIENT_LEFT
+from deployments.house import Running
 from deployments.settings import Settings
 from voice_core.errors import SynthesisError
+from voice_core.speech import Segment
+
+
+class SlowCrew(FakeCrew):
+    """Takes a moment for each segment, and counts those that it has at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most_at_once = 0
+        self._now = 0
+
+    def speak(self, segment: Segment) -> Reply:
+        self.segments.append(segment)
+        return SlowReply(self, segment)
+
+
+class SlowReply(Reply):
+    def __init__(self, crew: SlowCrew, segment: Segment) -> None:
+        super().__init__(spoken(segment))
+        self._crew = crew
+
+    async def _wait(self) -> object:
+        self._crew._now += 1
+        self._crew.most_at_once = max(self._crew.most_at_once, self._crew._now)
+        await asyncio.sleep(0.01)
+        self._crew._now -= 1
+        return await super()._wait()
+
 
 LEAST = {
     "model": "voice",
@@ -228,11 +260,107 @@ def test_the_service_is_alive_but_not_ready_without_a_synthesizer(client: TestCl
     assert speak(client).status_code == 503
 
 
-@pytest.mark.parametrize(("runs", "status"), [(True, 200), (False, 503)])
-def test_a_synthesizer_too_busy_to_answer_is_ready_as_long_as_it_runs(
-    client: TestClient, crew: FakeCrew, monkeypatch: pytest.MonkeyPatch, runs: bool, status: int
+@pytest.mark.parametrize(("synthesizers", "composers", "status"), [(1, 1, 200), (0, 1, 503), (1, 0, 503)])
+def test_those_too_busy_to_answer_are_ready_as_long_as_they_run(
+    client: TestClient,
+    crew: FakeCrew,
+    monkeypatch: pytest.MonkeyPatch,
+    synthesizers: int,
+    composers: int,
+    status: int,
 ) -> None:
-    monkeypatch.setattr(api, "FACTS_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(house, "ANSWER_SECONDS", 0.01)
     assert client.get("/readyz").status_code == 200
-    crew.facts_reply, crew.runs = Reply(hangs=True), runs
+    crew.facts_reply, crew.replicas = Reply(hangs=True), Running(synthesizers, composers)
     assert client.get("/readyz").status_code == status
+
+
+@pytest.mark.parametrize(
+    ("who", "failure"),
+    [
+        ("facts_reply", RayTaskError("facts", "traceback", RuntimeError("the decoder's thread has ended"))),
+        ("composer_reply", RayActorError()),
+    ],
+)
+def test_the_service_is_not_ready_without_a_composer_or_a_decoder_that_lives(
+    client: TestClient, crew: FakeCrew, who: str, failure: Exception
+) -> None:
+    assert client.get("/readyz").status_code == 200
+    setattr(crew, who, Reply(failure))
+    answer = client.get("/readyz")
+    assert (answer.status_code, refusal(answer)["code"]) == (503, "not_ready")
+
+
+def test_the_facts_are_learned_at_the_start_and_again_until_somebody_tells_them(
+    settings: Settings, crew: FakeCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(house, "LOOK_AGAIN_SECONDS", (0.01, 0.01))
+    crew.facts_reply = Reply(RayActorError())
+    with TestClient(SpeechApi(settings, crew).routes()) as client:
+        time.sleep(0.05)
+        crew.facts_reply = Reply(FACTS)
+        time.sleep(0.2)
+        crew.facts_reply = Reply(hangs=True)
+        assert speak(client).status_code == 200
+
+
+def test_a_long_request_leaves_room_for_a_short_one_that_comes_later(settings: Settings) -> None:
+    """The long one has no more than its window under way, so the short one is spoken among its first segments."""
+    crew = SlowCrew()
+    settings = settings.model_copy(update={"longest_text_characters": 20_000, "largest_body_bytes": 100_000})
+
+    async def scenario() -> None:
+        transport = httpx.ASGITransport(SpeechApi(settings, crew).routes())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+
+            def post(text: str) -> Coroutine[Any, Any, httpx.Response]:
+                return client.post("/v1/audio/speech", json=LEAST | {"input": text})
+
+            long = asyncio.create_task(post("This is one more line of the text.\n" * 250))
+            while not crew.segments:
+                await asyncio.sleep(0.001)
+            assert (await post("Here is a line.\nHere is another one.")).status_code == 200
+            assert len(crew.segments) < 100
+            assert not long.done()
+            assert (await long).headers["x-segments"] == "250"
+
+    asyncio.run(scenario())
+    assert crew.most_at_once <= FACTS.max_rows * house.ROWS_IN_HAND + 2
+
+
+def test_more_speech_than_one_request_may_ask_for_is_refused_by_its_field(crew: FakeCrew, settings: Settings) -> None:
+    settings = settings.model_copy(update={"longest_speech_seconds": 10.0})
+    client = TestClient(SpeechApi(settings, crew).routes())
+    for fields, param in (({"n": 16}, "n"), ({"seconds": 30}, "seconds"), ({"input": "a\n" * 11}, "input")):
+        answer = speak(client, **fields)
+        assert (answer.status_code, refusal(answer)["param"]) == (400, param)
+        assert "at most 10 s" in refusal(answer)["message"]
+    assert not crew.segments
+    assert speak(client).status_code == 200
+
+
+def test_more_speech_than_the_service_has_in_hand_is_to_come_later(crew: FakeCrew, settings: Settings) -> None:
+    settings = settings.model_copy(update={"most_seconds_in_flight": 1.5})
+    answer = speak(TestClient(SpeechApi(settings, crew).routes()))
+    assert (answer.status_code, refusal(answer)["type"]) == (429, "rate_limit_error")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_every_segments_asked_and_got_seconds_are_told(client: TestClient) -> None:
+    headers = speak(client, seconds=4, inter_segment_silence=0).headers
+    asked, got = ([float(one) for one in headers[name].split(",")] for name in ("x-asked-seconds", "x-got-seconds"))
+    assert len(asked) == 2
+    assert sum(asked) == pytest.approx(4, abs=0.01)
+    assert got == pytest.approx(asked, abs=0.01)
+    assert "x-dropped-codes" not in headers
+    for audio in speak(client, n=2).json()["audios"]:
+        assert len(audio["asked_seconds"]) == len(audio["got_seconds"]) == 2
+        assert audio["dropped_codes"] == 0
+
+
+def test_text_that_became_silence_fails_the_request(client: TestClient, crew: FakeCrew) -> None:
+    crew.silent_segments = (1,)
+    answer = speak(client)
+    assert (answer.status_code, refusal(answer)["code"]) == (500, "synthesis_failed")
+    assert "segment 2 of 2" in refusal(answer)["message"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from deployments.__main__ import read_options
 from deployments.app import NoGpuError, build, choose_device
 from deployments.settings import Settings
 
@@ -39,6 +40,54 @@ def test_the_application_is_an_ingress_over_the_other_deployments() -> None:
 def test_a_setting_that_cannot_work_is_refused_at_the_start(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Settings(**wrong)
+
+
+def test_every_setting_is_an_option_of_the_launcher() -> None:
+    wanted = Settings(
+        model="somewhere",
+        device="cpu",
+        precision="float32",
+        wait_for_gpu=True,
+        cpu_threads=2,
+        max_rows=3,
+        in_flight=False,
+        largest_share=0.25,
+        deterministic=True,
+        longest_text_characters=4,
+        longest_speech_seconds=5,
+        most_requests_in_flight=6,
+        most_seconds_in_flight=7,
+        largest_body_bytes=8,
+        largest_upload_bytes=9,
+        voices="/voices",
+        most_voices=10,
+        shortest_reference_seconds=11,
+        longest_reference_seconds=12,
+        whisper_model="elsewhere",
+    )
+    options: list[str] = []
+    for name, value in wanted:
+        assert value != getattr(Settings(), name), f"{name} is to differ from its default"
+        option = name.replace("_", "-")
+        options.append(f"--{'' if value else 'no-'}{option}" if isinstance(value, bool) else f"--{option}={value}")
+    assert read_options(options)[0] == wanted
+    assert read_options([])[0] == Settings()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--largest-share", "2"], "--largest-share: "),
+        (["--max-rows", "many"], "--max-rows: "),
+        (["--longest-reference-seconds", "0.5"], "shortest_reference_seconds is above"),
+    ],
+)
+def test_an_option_that_cannot_work_is_told_by_its_name(
+    wrong: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        read_options(wrong)
+    assert told in capsys.readouterr().err
 
 
 def test_on_gpus_every_synthesizer_has_one_and_the_others_see_none() -> None:

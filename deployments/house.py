@@ -1,0 +1,122 @@
+"""What the ingress knows of those it asks: the model's facts, who is up, how much they speak at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from ray.exceptions import RayTaskError
+
+from deployments.errors import not_ready
+from deployments.fan_out import PendingReply, ask
+from voice_core.speech import ModelFacts
+
+ANSWER_SECONDS = 0.5  # a replica with room answers in milliseconds
+PATIENCE_SECONDS = 60.0  # for facts that nobody has told yet, from replicas that are up but full
+LOOK_AGAIN_SECONDS = 0.5, 5.0  # while the facts are unknown, and then
+
+# Of the rows there are: while the sound of one segment is made and travels, the next one waits at the decoder.
+ROWS_IN_HAND = 1.25
+FEWEST_AT_ONCE = 8  # segments of one request, however small the share
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class Running:
+    """How many replicas the controller sees running, too busy to answer or not."""
+
+    synthesizers: int
+    composers: int
+
+
+class Housemates(Protocol):
+    """The deployments that every request needs."""
+
+    def facts(self) -> PendingReply[ModelFacts]: ...
+
+    def composer_answers(self) -> PendingReply[bool]: ...
+
+    def running(self) -> Running:
+        """Ask the controller. Blocks, so it is called in a thread."""
+
+
+class House:
+    """Asks once for what never changes, and looks now and then for what does."""
+
+    def __init__(self, mates: Housemates, *, largest_share: float) -> None:
+        self._mates = mates
+        self._largest_share = largest_share
+        self._facts: ModelFacts | None = None
+        self._synthesizers = 1
+
+    async def watch(self) -> None:
+        """Learn the facts as soon as somebody can tell them, then keep count of the replicas."""
+        while True:
+            try:
+                await self.facts()
+                running = await asyncio.to_thread(self._mates.running)
+                self._synthesizers = max(1, running.synthesizers)
+            except Exception as error:  # whatever it is: requests meet it themselves, and are told
+                logger.info("Nothing new of the replicas: %s", error)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS[self._facts is not None])
+
+    async def facts(self) -> ModelFacts:
+        """Return what never changes: a new model comes with new settings, and those with a new ingress."""
+        if self._facts is None:
+            try:
+                self._facts = await self._told_facts(ANSWER_SECONDS)
+            except TimeoutError:
+                await self._check_running()
+                self._facts = await self._told_facts(PATIENCE_SECONDS)
+        return self._facts
+
+    async def check_ready(self) -> ModelFacts:
+        """Return the facts if a request that came now would be spoken, at once or after those before it."""
+        told, _ = await asyncio.gather(self._asked_facts(), self._ask_composer())
+        return told
+
+    def segments_at_once(self, facts: ModelFacts, *, samples: int, alone: bool) -> int:
+        """Return how many segments of a request may be under way: of a request alone as many as fill the decoders.
+
+        The decoder shares its rows out fairly among the segments that it has; so no request may keep the others'
+        from getting there.
+        """
+        rows = facts.max_rows * self._synthesizers * (1 if alone else self._largest_share)
+        return max(FEWEST_AT_ONCE, math.ceil(ROWS_IN_HAND * rows / samples))
+
+    async def _asked_facts(self) -> ModelFacts:
+        try:
+            self._facts = await self._told_facts(ANSWER_SECONDS)
+        except TimeoutError:
+            await self._check_running()
+            if self._facts is None:
+                _not_up("synthesizer")
+        return self._facts
+
+    async def _ask_composer(self) -> None:
+        try:
+            await ask(self._mates.composer_answers, timeout_seconds=ANSWER_SECONDS)
+        except TimeoutError:
+            await self._check_running()
+
+    async def _told_facts(self, timeout_seconds: float) -> ModelFacts:
+        try:
+            return await ask(self._mates.facts, timeout_seconds=timeout_seconds)
+        except RayTaskError as error:
+            raise not_ready("the decoder has stopped") from error
+
+    async def _check_running(self) -> None:
+        """Full replicas answer late, but they are up; only the controller can tell them from dead ones."""
+        running = await asyncio.to_thread(self._mates.running)
+        if not running.synthesizers:
+            _not_up("synthesizer")
+        if not running.composers:
+            _not_up("composer")
+
+
+def _not_up(who: str) -> NoReturn:
+    raise not_ready(f"no {who} replica is up")
