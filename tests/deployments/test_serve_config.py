@@ -46,6 +46,16 @@ def test_it_names_every_setting_of_the_application(application: dict[str, Any]) 
     assert settings.device == "cuda"
 
 
+def test_the_readme_tells_of_every_setting() -> None:
+    readme = PATH.with_name("README.md").read_text()
+    assert [name for name in Settings.model_fields if f"`{name}`" not in readme] == []
+
+
+def test_an_ingress_refuses_requests_before_serve_lets_them_wait_untold(application: dict[str, Any]) -> None:
+    (ingress,) = (one for one in application["deployments"] if one["name"] == "Ingress")
+    assert application["args"]["most_requests_in_flight"] < ingress["max_ongoing_requests"]
+
+
 def test_its_deployments_are_those_of_the_code(application: dict[str, Any]) -> None:
     ingress = build(Settings(device="cpu"))._bound_deployment
     bound = [one._bound_deployment for one in ingress.init_args if hasattr(one, "_bound_deployment")]
