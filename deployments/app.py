@@ -3,7 +3,6 @@
 # No `from __future__ import annotations` here: Serve needs the class of build's parameter to check `args:`.
 
 import logging
-import platform
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -82,11 +81,7 @@ def choose_device(settings: Settings, gpu_exists: Callable[[], bool] = gpu_exist
         return "cuda"
     if settings.device != "auto":
         return settings.device
-    device: Device = "cpu"
-    if gpu_exists():
-        device = "cuda"
-    elif platform.system() == "Darwin" and platform.machine() == "arm64":
-        device = "mps"
+    device: Device = "cuda" if gpu_exists() else "cpu"
     logger.info("Device auto: the model runs on %s.", device)
     return device
 

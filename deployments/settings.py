@@ -10,7 +10,7 @@ from voice_core.speech import ReferenceLimits
 
 EMBEDDED = "embedded"  # the model that comes with the package
 
-Device = Literal["auto", "cuda", "mps", "cpu"]
+Device = Literal["auto", "cuda", "cpu"]  # no mps: draws are made in float64, which Metal does not have
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 

@@ -21,11 +21,16 @@ from pydantic_core import ErrorDetails
 from deployments.body import Form
 from voice_core.audio.formats import format_named
 from voice_core.errors import RequestError
-from voice_core.speech import DEFAULT_VOICE, MAX_SEED, Sampling
+from voice_core.speech import (
+    DEFAULT_VOICE,
+    HIGHEST_TEMPERATURE,
+    LARGEST_TOP_K,
+    LONGEST_PAUSE_SECONDS,
+    MAX_SEED,
+    Sampling,
+)
 
 LONGEST_NAME_CHARACTERS = 256
-LONGEST_PAUSE_SECONDS = 10.0
-LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and still an index that torch takes
 LONGEST_TRANSCRIPT_CHARACTERS = 750  # 30 s at 25 characters a second; a row of the decoder has room for it
 MOST_SAMPLES = 16
 # What stands in a form as it is; the other fields are written there as in JSON.
@@ -75,7 +80,7 @@ class SpeechRequest(BaseModel):
     stream_format: str = "audio"
 
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    temperature: float = Field(default=_REFERENCE.temperature, ge=0, le=2)
+    temperature: float = Field(default=_REFERENCE.temperature, ge=0, le=HIGHEST_TEMPERATURE)
     top_k: int = Field(default=_REFERENCE.top_k, ge=0, le=LARGEST_TOP_K)
     top_p: float = Field(default=_REFERENCE.top_p, gt=0, le=1)
     min_p: float = Field(default=_REFERENCE.min_p, ge=0, lt=1)

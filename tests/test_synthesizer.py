@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from voice_core.embedded import DIRECTORY
-from voice_core.errors import CheckpointError, RequestError, SynthesisError
+from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
 from voice_core.speech import FinishReason, Sampling, Segment, VoicePrompt
 from voice_core.synthesizer import Synthesizer
 
@@ -91,3 +92,20 @@ def test_a_codec_that_does_not_know_the_models_codes_is_refused(tmp_path: Path) 
     file.write_text(json.dumps(codec | {"code_map": codec["code_map"][:100]}))
     with pytest.raises(CheckpointError, match="knows 100 codes, it speaks 512"):
         Synthesizer.load(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [("mps", "not supported yet"), ("toaster", "none of auto"), ("meta", "none of auto"), ("cuda", "no GPU here")],
+)
+def test_a_device_that_cannot_be_had_is_refused_with_the_reason(device: str, reason: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(SettingError, match=f"^device: '{device}' .*{reason}"):
+        Synthesizer.load("embedded", device=device)
+
+
+def test_the_facts_tell_how_texts_must_be_written(synthesizer: Synthesizer) -> None:
+    assert synthesizer.facts.text_normaliser == "english_words"
+    assert synthesizer.facts.alphabet is not None
+    assert "a" in synthesizer.facts.alphabet

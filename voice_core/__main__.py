@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from voice_core.errors import VoiceError
+from voice_core.errors import RequestError, VoiceError
+from voice_core.speech import HIGHEST_TEMPERATURE, LARGEST_TOP_K, LONGEST_PAUSE_SECONDS, MAX_SEED
+
+# The same bounds as those of a request to the service.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (0, MAX_SEED),
+    "temperature": (0, HIGHEST_TEMPERATURE),
+    "top_k": (0, LARGEST_TOP_K),
+    "top_p": (math.ulp(0.0), 1),  # above 0
+    "seconds": (math.ulp(0.0), sys.float_info.max),
+    "pause_seconds": (0, LONGEST_PAUSE_SECONDS),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        check(options)
         say(options)
     except (VoiceError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse, before any work, numbers out of bounds and a text that isn't one."""
+    for name, (least, most) in BOUNDS.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:  # also not a number
+            above = "above 0" if least > 0 else "at least 0"
+            bound = above if most == sys.float_info.max else f"{above} and at most {most:.16g}"
+            raise RequestError(f"--{name.replace('_', '-')}", f"{value} must be {bound}")
+    try:
+        options.text.encode()
+    except UnicodeEncodeError:
+        raise RequestError("text", "is not valid UTF-8") from None
 
 
 def say(options: argparse.Namespace) -> None:
@@ -40,6 +67,8 @@ def say(options: argparse.Namespace) -> None:
         language=options.language,
         seconds=options.seconds,
         pause_seconds=options.pause_seconds,
+        text_normaliser=synthesizer.facts.text_normaliser,
+        alphabet=synthesizer.facts.alphabet,
     )
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
     segments = [
@@ -68,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     say_command.add_argument("-o", "--output", default="speech.wav", help="file to write; its ending names the format")
     say_command.add_argument("--format", help="format, if the file's ending does not say it")
     say_command.add_argument("--model", default="embedded", help="checkpoint directory, hub id or 'embedded'")
-    say_command.add_argument("--device", default="auto", choices=["auto", "cuda", "mps", "cpu"])
+    say_command.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu"])
     say_command.add_argument("--language", help="language tag such as en or ja; detected if not given")
     say_command.add_argument("--seconds", type=float, help="how long the whole is to take")
     say_command.add_argument("--seed", type=int, default=0)

@@ -35,6 +35,10 @@ class CheckpointError(VoiceError):
         return f"{self.file}: {self.key}: {self.reason}" if self.key else f"{self.file}: {self.reason}"
 
 
+class SettingError(VoiceError, ValueError):
+    """A setting that this machine can't follow: names the setting and the reason."""
+
+
 class SynthesisError(VoiceError):
     """A row that could not be spoken although its request was right."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -21,8 +20,9 @@ from voice_core.decoding.engine import DEFAULT_LARGEST_SHARE, Engine, EngineCoun
 from voice_core.decoding.rows import Row, SpokenRow, prompt_row_codes, row_target_frames
 from voice_core.decoding.slots import slot_bytes
 from voice_core.embedded import DIRECTORY as EMBEDDED_DIRECTORY
-from voice_core.errors import CheckpointError, RequestError, SynthesisError
+from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
 from voice_core.hub import checkpoint_directory
+from voice_core.memory import free_host_bytes
 from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
 from voice_core.model.network import Network
@@ -39,7 +39,7 @@ WARM_UP_FRAMES = 15  # a little more than the model's shortest speech
 
 # Slots where nobody says how many. More than these bring no speed: a CPU is busy with a few rows, and a GPU's step
 # grows with every row once it no longer waits for the weights.
-MOST_ROWS = {"cpu": 16, "mps": 16, "cuda": 128}
+MOST_ROWS = {"cpu": 16, "cuda": 128}
 MEMORY_SHARE = 0.8  # of the free memory that slots may take; the rest is for passes through encoder, prefill and codec
 
 LONGEST_TEXT_TOKENS = 1024  # of a segment and its prompt's transcript; 70 s of fast English, letter by letter
@@ -120,8 +120,8 @@ class Synthesizer:
         """Load a checkpoint (a directory, a hub id or "embedded") with its codec.
 
         Without `max_rows` there are as many slots as fit into the device's free memory, up to MOST_ROWS. See Engine for
-        `in_flight` and `largest_share`, BatchDecoder for `deterministic`. Raises CheckpointError, and ValueError for a
-        device, a precision or a number of rows that can't be had.
+        `in_flight` and `largest_share`, BatchDecoder for `deterministic`. Raises CheckpointError, and SettingError for
+        a device, a precision or a number of rows that can't be had.
         """
         started_at = time.perf_counter()
         directory = model_directory(model)
@@ -250,12 +250,21 @@ def codec_directory(model: str) -> Path:
 
 
 def chosen_device(device: str) -> torch.device:
-    """Return the device that a setting asks for; auto takes the fastest there is."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Return the device that a setting asks for; auto takes a GPU if there is one. SettingError if it can't be had."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise SettingError(f"device: {device!r} is none of auto, cuda and cpu") from None
+    if place.type == "mps":
+        # Draws are made in float64, so that they are the same everywhere; Metal has none.
+        raise SettingError("device: 'mps' is not supported yet, it can't compute in float64; 'cpu' works on a Mac")
+    if place.type not in MOST_ROWS:
+        raise SettingError(f"device: {device!r} is none of auto, cuda and cpu")
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise SettingError(f"device: {device!r} is asked for, but there is no GPU here; 'auto' and 'cpu' do without")
+    return place
 
 
 def slot_frames(config: ModelConfig) -> int:
@@ -265,21 +274,17 @@ def slot_frames(config: ModelConfig) -> int:
 
 
 def _rows_that_fit(network: Network, wanted: int | None) -> int:
-    """Return how many slots the device's free memory holds; ValueError if it is less than `wanted`, or nothing."""
+    """Return how many slots the device's free memory holds; SettingError if it is less than `wanted`, or nothing."""
     config, device = network.config, network.device
     each = slot_bytes(config.decoder, slot_frames(config), LONGEST_TEXT_TOKENS, network.dtype)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_host_bytes()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_bytes()
     fitting = int(MEMORY_SHARE * free) // each
     if fitting < (wanted or 1):
-        raise ValueError(
+        raise SettingError(
             f"max_rows: {wanted or 1} rows need {(wanted or 1) * each / 1e9:.1f} GB, "
             f"{device} has {free / 1e9:.1f} GB free and {MEMORY_SHARE:.0%} of it may be used"
         )
     return wanted or min(fitting, MOST_ROWS[device.type])
-
-
-def _free_host_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _chosen_dtype(precision: str, device: torch.device, config: ModelConfig) -> torch.dtype:
@@ -288,7 +293,7 @@ def _chosen_dtype(precision: str, device: torch.device, config: ModelConfig) -> 
         half = device.type == "cuda" and config.weights_dtype == "bfloat16"
         return torch.bfloat16 if half else torch.float32
     if precision not in DTYPES:
-        raise ValueError(f"precision {precision!r} is not one of auto, {', '.join(DTYPES)}")
+        raise SettingError(f"precision: {precision!r} is not one of auto, {', '.join(DTYPES)}")
     return DTYPES[precision]
 
 

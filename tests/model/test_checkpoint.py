@@ -95,3 +95,19 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     index.write_text(json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}))
     with pytest.raises(CheckpointError, match="named in the index"):
         load(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("[]", "weight_map: missing"),
+        ("{}", "weight_map: missing"),
+        ('{"weight_map": ["a"]}', "weight_map: must map"),
+        ('{"weight_map": {"a": 7}}', r"weight_map\.a: 7 is not the name of a file"),
+        ('{"weight_map": {"a": ["b"]}}', r"weight_map\.a: "),
+    ],
+)
+def test_an_index_that_maps_no_tensors_to_files_is_refused(tmp_path: Path, written: str, message: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(written)
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path, toy_network().config)

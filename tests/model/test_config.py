@@ -77,6 +77,19 @@ def test_rope_base_is_read_in_both_spellings() -> None:
         ({"progress_scale": True}, "progress_scale"),
         ({"text_input_type": "phoneme"}, "text_input_type"),
         ({"text_normaliser": "klingon"}, "text_normaliser"),
+        ({"encodec_sr": float("nan")}, "encodec_sr"),
+        ({"encodec_sr": 10**400}, "encodec_sr"),
+        ({"audio_max_length": float("inf")}, "audio_max_length"),
+        ({"audio_vocab_size": 0}, "audio_vocab_size"),
+        ({"audio_vocab_size": float("inf")}, "audio_vocab_size"),
+        ({"n_special": float("nan")}, "n_special"),
+        ({"extra_cutoff": -1}, "extra_cutoff"),
+        ({"extra_cutoff": float("inf")}, "extra_cutoff"),
+        ({"text_guard_frames_per_token": -1}, "text_guard_frames_per_token"),
+        ({"x_sep_token": 64}, "x_sep_token"),
+        ({"x_sep_token": -1}, "x_sep_token"),
+        ({"add_bos_to_text": 64}, "add_bos_to_text"),
+        ({"add_eos_to_text": -2}, "add_eos_to_text"),
     ],
 )
 def test_what_cannot_be_spoken_is_refused_by_key(changes: dict[str, Any], key: str) -> None:
@@ -84,6 +97,39 @@ def test_what_cannot_be_spoken_is_refused_by_key(changes: dict[str, Any], key: s
         parsed(**changes)
     assert caught.value.file == "config.json"
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", 0),
+        ("num_hidden_layers", -1),
+        ("head_dim", 0),
+        ("hidden_size", float("nan")),
+        ("vocab_size", 0),
+        ("sliding_window", 0),
+        ("layer_types", 7),
+        ("layer_types", [{}, []]),
+        ("query_pre_attn_scalar", 0),
+        ("rms_norm_eps", float("inf")),
+        ("rope_theta", -1),
+        ("attn_logit_softcapping", float("nan")),
+    ],
+)
+def test_what_no_stack_can_be_built_with_is_refused_by_key(key: str, value: object) -> None:
+    raw = toy_config()
+    raw["t5_config_dict"]["encoder"][key] = value
+    with pytest.raises(CheckpointError) as caught:
+        parse_config(raw, "config.json")
+    assert caught.value.key == f"t5_config_dict.encoder.{key}"
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "null", '"config"'])
+def test_a_config_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json: holds .*, not an object"):
+        read_config(tmp_path)
 
 
 def test_errors_in_a_stack_name_the_full_key() -> None:

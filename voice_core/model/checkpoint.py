@@ -111,9 +111,14 @@ def _places(directory: Path) -> dict[str, Path]:
     single, index = directory / WEIGHTS_FILE, directory / INDEX_FILE
     if index.is_file():
         try:
-            shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise CheckpointError(str(index), "weight_map", "missing or not readable") from None
+        if not isinstance(shards, dict):
+            raise CheckpointError(str(index), "weight_map", "must map the names of tensors to files")
+        for key, shard in shards.items():
+            if not isinstance(shard, str):
+                raise CheckpointError(str(index), f"weight_map.{key}", f"{shard!r:.40} is not the name of a file")
         for shard in sorted(set(shards.values())):
             if Path(shard).name != shard or not (directory / shard).is_file():
                 raise CheckpointError(str(index), shard, "named in the index, but there is no such file")

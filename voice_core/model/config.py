@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,16 +95,19 @@ def read_config(directory: Path) -> ModelConfig:
     """Return the configuration of the checkpoint in `directory`; raises CheckpointError naming the key."""
     file = directory / "config.json"
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        return parse_config(json.loads(file.read_text(encoding="utf-8")), str(file))
     except FileNotFoundError:
         raise CheckpointError(str(file), "", "no such file; a checkpoint needs a config.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CheckpointError(str(file), "", f"can't be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(str(file), "", f"not valid JSON ({error})") from None
-    return parse_config(raw, str(file))
 
 
-def parse_config(raw: Mapping[str, Any], file: str) -> ModelConfig:
+def parse_config(raw: Any, file: str) -> ModelConfig:
     """Return the configuration that `raw`, the parsed config.json, describes; `file` names it in errors."""
+    if not isinstance(raw, Mapping):
+        raise CheckpointError(file, "", f"holds {_kind(raw)}, not an object")
     top = _Fields(raw, file, "")
     if (model_type := top.text("model_type")) != MODEL_TYPE:
         raise CheckpointError(file, "model_type", f"is {model_type!r}, only {MODEL_TYPE!r} can be spoken")
@@ -117,15 +121,15 @@ def parse_config(raw: Mapping[str, Any], file: str) -> ModelConfig:
     decoder = _stack(t5.section("decoder"), softcap_applies, memory_size=encoder.hidden_size)
 
     # The conventional layout of the special ids, for exports that leave some of them out.
-    vocab = top.integer("audio_vocab_size")
+    vocab = top.count("audio_vocab_size")
     end_of_generation = top.integer("eog", vocab + 1)
     end_of_speech = top.integer("eos", vocab + 3)
     config = ModelConfig(
         encoder=encoder,
         decoder=decoder,
-        text_vocab_size=t5.section("encoder").integer("vocab_size"),
+        text_vocab_size=t5.section("encoder").count("vocab_size"),
         audio_vocab_size=vocab,
-        special_codes=top.integer("n_special", 5),
+        special_codes=top.count("n_special", 5),
         specials_first=bool(top.integer("special_first", 0)),
         start_code=top.integer("empty_token", vocab),
         end_code=end_of_speech if end_of_speech > 0 else end_of_generation,
@@ -133,12 +137,12 @@ def parse_config(raw: Mapping[str, Any], file: str) -> ModelConfig:
         text_separator_id=top.integer("x_sep_token", 255999),
         text_prefix_id=top.integer("add_bos_to_text", 0) or None,
         text_suffix_id=top.integer("add_eos_to_text", 0) or None,
-        frames_per_second=top.number("encodec_sr", 50.0),
-        progress_scale=top.number("progress_scale", 2000.0),
+        frames_per_second=top.positive("encodec_sr", 50.0),
+        progress_scale=top.positive("progress_scale", 2000.0),
         progress_rope=bool(top.integer("use_pm_rope", 1)),
         extra_seconds=top.number("extra_cutoff", 5.0),
         guard_frames_per_token=top.integer("text_guard_frames_per_token", 0),
-        longest_seconds=top.number("audio_max_length", 40.0),
+        longest_seconds=top.positive("audio_max_length", 40.0),
         weights_dtype=top.text("dtype", top.text("torch_dtype", top.text("precision", "float32"))),
         codec_name=top.text("xcodec2_model_name", "NandemoGHS/Anime-XCodec2-44.1kHz-v2"),
         tokenizer_name=top.text("text_tokenizer_name", "") or None,
@@ -167,25 +171,25 @@ def _softcap_applies(top: _Fields) -> bool:
 def _stack(section: _Fields, softcap_applies: bool, memory_size: int | None) -> StackConfig:
     if (activation := section.text("hidden_activation", "gelu_pytorch_tanh")) != "gelu_pytorch_tanh":
         raise CheckpointError(section.file, f"{section.path}hidden_activation", f"{activation!r} is not supported")
-    hidden_size = section.integer("hidden_size")
-    heads = section.integer("num_attention_heads")
-    layers = section.integer("num_hidden_layers")
-    head_dim = section.integer("head_dim", hidden_size // heads)
+    hidden_size = section.count("hidden_size")
+    heads = section.count("num_attention_heads")
+    layers = section.count("num_hidden_layers")
+    head_dim = section.count("head_dim", hidden_size // heads)
     cap = section.number("attn_logit_softcapping", 0.0)
     return StackConfig(
         hidden_size=hidden_size,
-        intermediate_size=section.integer("intermediate_size"),
+        intermediate_size=section.count("intermediate_size"),
         layers=layers,
         heads=heads,
-        kv_heads=section.integer("num_key_value_heads", heads),
+        kv_heads=section.count("num_key_value_heads", heads),
         head_dim=head_dim,
-        attention_scale=section.number("query_pre_attn_scalar", head_dim) ** -0.5,
-        norm_eps=section.number("rms_norm_eps", 1e-6),
+        attention_scale=section.positive("query_pre_attn_scalar", head_dim) ** -0.5,
+        norm_eps=section.positive("rms_norm_eps", 1e-6),
         rope_theta=_rope_theta(section),
         attention_bias=section.flag("attention_bias", False),
         windows=_windows(section, layers),
         softcap=cap if softcap_applies and cap > 0 else None,
-        memory_size=section.integer("cross_attention_hidden_size", memory_size or hidden_size),
+        memory_size=section.count("cross_attention_hidden_size", memory_size or hidden_size),
     )
 
 
@@ -193,9 +197,10 @@ def _windows(section: _Fields, layers: int) -> tuple[int | None, ...]:
     # T5Gemma's own default alternates, beginning with a sliding layer.
     default = ["sliding_attention" if i % 2 == 0 else "full_attention" for i in range(layers)]
     kinds = section.raw.get("layer_types") or default
-    if len(kinds) != layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
+    known = ("sliding_attention", "full_attention")
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in known for kind in kinds):
         raise CheckpointError(section.file, f"{section.path}layer_types", f"{kinds!r} does not fit {layers} layers")
-    window = section.integer("sliding_window", 4096)
+    window = section.count("sliding_window", 4096)
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
@@ -205,11 +210,11 @@ def _rope_theta(section: _Fields) -> float:
     if scaling is not None:
         raise CheckpointError(section.file, f"{section.path}rope_scaling", f"{scaling!r} is not supported")
     if section.raw.get("rope_parameters") is None:
-        return section.number("rope_theta", 10000.0)
+        return section.positive("rope_theta", 10000.0)
     nested = section.section("rope_parameters")
     if (kind := nested.text("rope_type", "default")) != "default":
         raise CheckpointError(section.file, f"{nested.path}rope_type", f"{kind!r} is not supported")
-    return nested.number("rope_theta", 10000.0)
+    return nested.positive("rope_theta", 10000.0)
 
 
 def _check(config: ModelConfig, file: str) -> None:
@@ -221,14 +226,20 @@ def _check(config: ModelConfig, file: str) -> None:
     for key, code in codes.items():
         if not 0 <= code < config.code_vocab_size:
             raise CheckpointError(file, key, f"{code} lies outside the {config.code_vocab_size} ids of the speaker")
-    positive = {
-        "encodec_sr": config.frames_per_second,
-        "progress_scale": config.progress_scale,
-        "audio_max_length": config.longest_seconds,
+    tokens = {
+        "x_sep_token": config.text_separator_id,
+        "add_bos_to_text": config.text_prefix_id,
+        "add_eos_to_text": config.text_suffix_id,
     }
-    for key, value in positive.items():
-        if value <= 0:
-            raise CheckpointError(file, key, f"{value} must be positive")
+    for key, token in tokens.items():
+        if token is not None and not 0 <= token < config.text_vocab_size:
+            raise CheckpointError(file, key, f"{token} lies outside the {config.text_vocab_size} ids of the text")
+    for key, amount in {
+        "extra_cutoff": config.extra_seconds,
+        "text_guard_frames_per_token": config.guard_frames_per_token,
+    }.items():
+        if amount < 0:
+            raise CheckpointError(file, key, f"{amount} must not be negative")
     for side, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
         if stack.heads % stack.kv_heads or stack.head_dim % 2:
             raise CheckpointError(
@@ -236,6 +247,18 @@ def _check(config: ModelConfig, file: str) -> None:
                 f"t5_config_dict.{side}",
                 f"{stack.heads} heads of {stack.head_dim} can't share {stack.kv_heads} key/value heads",
             )
+
+
+def _is_finite(value: Any) -> bool:
+    """Tell if a value is a number that a float can hold; JSON writes whole ones of any length."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _kind(value: Any) -> str:
+    return "a list" if isinstance(value, list) else f"{value!r:.40}"
 
 
 class _Fields:
@@ -256,15 +279,25 @@ class _Fields:
         value = self._value(key, default)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]  # one entry a codebook; there is one
-        if not isinstance(value, int | float) or int(value) != value:
+        if not _is_finite(value) or int(value) != value:
             raise CheckpointError(self.file, self.path + key, f"{value!r} is not a whole number")
         return int(value)
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not _is_finite(value):
             raise CheckpointError(self.file, self.path + key, f"{value!r} is not a number")
         return float(value)
+
+    def positive(self, key: str, default: float) -> float:
+        if (value := self.number(key, default)) <= 0:
+            raise CheckpointError(self.file, self.path + key, f"{value:g} must be positive")
+        return value
+
+    def count(self, key: str, default: int | None = None) -> int:
+        if (value := self.integer(key, default)) < 1:
+            raise CheckpointError(self.file, self.path + key, f"{value} must be at least 1")
+        return value
 
     def flag(self, key: str, default: bool) -> bool:
         return bool(self._value(key, default))
