@@ -137,6 +137,7 @@ def test_abbreviations_and_addresses(written: str, spoken: str) -> None:
 
 def test_accents_and_typographic_marks_become_plain() -> None:
     assert spell_out("“Café” – it’s naïve…") == "Cafe, it's naive"
+    assert spell_out("Hawaiʻi") == "Hawai'i"
 
 
 def test_letters_that_have_no_accent_to_lose_become_plain_too() -> None:

@@ -178,7 +178,7 @@ _SYMBOLS = {
 }
 _MARKS = str.maketrans(
     {
-        **dict.fromkeys("‘’‛′`´", "'"),
+        **dict.fromkeys("‘’‛′`´ʻʼ", "'"),
         **dict.fromkeys('“”„«»()[]{}*|"', " "),
         "…": ", ",
         "−": "-",
