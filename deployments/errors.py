@@ -77,7 +77,7 @@ def error_response(request: Request, error: Exception) -> Response:
         case RayActorError() | DeploymentUnavailableError() | ReplicaUnavailableError() | TimeoutError():
             logger.warning("No replica could answer: %s", error)
             return not_ready("no replica could take the request").response()
-        case SynthesisError() if getattr(cause, "may_succeed_later", False):
+        case SynthesisError() if cause.may_succeed_later:
             logger.warning("A segment could not be spoken this time: %s", cause)
             message = f"could not be spoken this time: {cause}"
             return ApiError(503, message, code="synthesis_failed", headers=_RETRY_LATER).response()

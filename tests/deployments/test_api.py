@@ -89,13 +89,6 @@ def refusal(answer: Any) -> dict[str, Any]:
     return document["error"]
 
 
-def passing(reason: str) -> SynthesisError:
-    """A failure that a repeat may not meet."""
-    error = SynthesisError(reason)
-    error.may_succeed_later = True
-    return error
-
-
 def test_a_text_comes_back_as_a_file_with_its_facts_in_headers(client: TestClient) -> None:
     answer = speak(client, seed=5, seconds=4, inter_segment_silence=0.5)
     samples, sample_rate = soundfile.read(io.BytesIO(answer.content))
@@ -199,8 +192,12 @@ def test_a_wrong_address_gets_the_envelope_too(client: TestClient, method: str, 
         (RayActorError(), 503, "not_ready"),
         (BackPressureError(9, 8), 429, "overloaded"),
         (SynthesisError("no codes"), 500, "synthesis_failed"),
-        (passing("out of memory"), 503, "synthesis_failed"),
-        (RayTaskError("speak", "traceback", passing("out of memory")), 503, "synthesis_failed"),
+        (SynthesisError("out of memory", may_succeed_later=True), 503, "synthesis_failed"),
+        (
+            RayTaskError("speak", "traceback", SynthesisError("out of memory", may_succeed_later=True)),
+            503,
+            "synthesis_failed",
+        ),
         (RayTaskError("speak", "traceback", SynthesisError("no codes")), 500, "synthesis_failed"),
         (RayTaskError("speak", "traceback", KeyError("bug")), 500, "internal_error"),
         (ZeroDivisionError("a secret"), 500, "internal_error"),
