@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tracemalloc
 
 import numpy as np
 import pytest
+import soundfile
 
 from tests.voices.recordings import audio_file, hum, hum_of_16_bits
 from voice_core.audio.waveform import Waveform
@@ -108,7 +110,7 @@ MALFORMED = {
     "half a wav": (half(audio_file(hum())), "is cut short"),
     "half a flac": (half(audio_file(hum(), container="FLAC")), "is not audio"),
     "half an mp3": (half(audio_file(hum(4), container="MP3", encoding="MPEG_LAYER_III")), "is cut short"),
-    "ogg header alone": (audio_file(hum(), container="OGG", encoding="VORBIS")[:60], "is not audio"),
+    "ogg header alone": (audio_file(hum(), container="OGG", encoding="VORBIS")[:60], "is cut short"),
     "no channels": (wav(0, 16000, bytes(64000)), "is not audio"),
     "eight channels": (wav(8, 16000, bytes(64000)), "has 8 channels"),
     "thousands of channels": (wav(9999, 16000, bytes(64000)), "is not audio"),
@@ -132,6 +134,78 @@ def test_what_holds_no_voice_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(RequestError, match=reason) as refusal:
         read(file)
     assert refusal.value.field == "audio_sample"
+
+
+CONTAINERS = {
+    "WAV": None,
+    "RF64": None,
+    "W64": None,
+    "AIFF": None,
+    "AU": None,
+    "CAF": None,
+    "FLAC": None,
+    "OGG": "VORBIS",
+    "MP3": "MPEG_LAYER_III",
+}
+
+
+@pytest.mark.parametrize("missing_bytes", [1, 100, 1000, 3000])
+@pytest.mark.parametrize("container", [*CONTAINERS, "OPUS"])
+def test_a_file_that_misses_its_end_is_refused(container: str, missing_bytes: int) -> None:
+    kind = ("OGG", "OPUS") if container == "OPUS" else (container, CONTAINERS[container])
+    file = audio_file(hum(4.0), 16000, *kind)
+    assert read(file).seconds == pytest.approx(4.0, abs=0.1)
+    with pytest.raises(RequestError, match=r"is cut short|is not audio"):
+        read(file[:-missing_bytes])
+
+
+@pytest.mark.parametrize("container", ["VOC", "NIST", "SVX", "PAF"])
+def test_a_format_whose_end_cannot_be_told_is_refused(container: str) -> None:
+    with pytest.raises(RequestError, match="nobody could tell if it is all there"):
+        read(audio_file(hum(), container=container))
+
+
+def mp3(mode: str = "CONSTANT", sample_rate: int = 44100) -> bytes:
+    """Four seconds, half of them noise, so that the bit rate varies where it may."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).normal(0, 0.1, 2 * sample_rate).astype(np.float32)
+    with soundfile.SoundFile(
+        file, "w", sample_rate, 1, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode=mode, compression_level=0.5
+    ) as sound:
+        sound.write(np.concatenate([hum(2.0, sample_rate), noise]))
+    return file.getvalue()
+
+
+def without_length(file: bytes) -> bytes:
+    """An mp3 without its first frame, which tells how many there are."""
+    return file[file.index(file[:2], 4) :]
+
+
+def test_an_mp3_of_constant_bit_rate_needs_no_header() -> None:
+    assert read(without_length(mp3())).seconds == pytest.approx(4.0, abs=0.1)
+
+
+def test_tags_around_an_mp3_are_passed_over() -> None:
+    assert read(b"ID3\4\0\0\0\0\1\0" + bytes(128) + mp3() + b"TAG" + bytes(125)).seconds == 4.0
+
+
+@pytest.mark.parametrize(
+    "file", [without_length(mp3("VARIABLE")), mp3() + mp3()], ids=["variable rate, no length", "two files in one"]
+)
+def test_an_mp3_of_which_only_the_beginning_would_be_heard_is_refused(file: bytes) -> None:
+    with pytest.raises(RequestError, match="save it anew"):
+        read(file)
+
+
+def test_a_stream_whose_header_knows_no_length_is_read_to_its_end() -> None:
+    flac = bytearray(audio_file(hum(3.0), container="FLAC"))
+    first, *_ = flac[FLAC_TOTAL_SAMPLES]
+    flac[FLAC_TOTAL_SAMPLES] = bytes([first & 0xF0, 0, 0, 0, 0])
+    assert read(bytes(flac)).seconds == 3.0
+    for size in (0, 0xFFFFFFFF):
+        stream = bytearray(audio_file(hum(3.0)))
+        stream[4:8] = stream[40:44] = struct.pack("<I", size)
+        assert read(bytes(stream)).seconds == 3.0
 
 
 @pytest.mark.parametrize("count_known", [True, False])

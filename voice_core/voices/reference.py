@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 
 import numpy as np
 import soundfile
@@ -16,17 +15,33 @@ from numpy.typing import NDArray
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError
 from voice_core.speech import ReferenceLimits
+from voice_core.voices.containers import (
+    WHOLE_FORMATS,
+    mp3_samples,
+    mp3_tells_its_length,
+    why_not_whole,
+    with_length_told,
+)
 
 LOWEST_RATE, HIGHEST_RATE = 8000, 96_000  # Hz; a telephone, and the finest that studios deliver
 MOST_CHANNELS = 2
+KNOWN = "wav, flac, mp3, ogg (vorbis, opus), aiff, au and caf are read"
 BLOCK_SECONDS = 1.0
 SILENT_PEAK = 10 ** (-50 / 20)  # of full scale; a voice in the noise of its recording can't be learned
 # A clipped wave stands at its extremes: 3 % of the samples of a pure tone lie there, next to none of free speech.
 AT_EXTREME = 0.999  # of the peak
 AUDIBLE = 0.1  # of the peak; pauses say nothing about clipping
 MOST_AT_EXTREME = 0.1  # of the audible samples
-LEAST_READ = 0.95  # of the frames that a header promises; a header of an mp3 may only estimate them
-RIFF_SIZE_UNKNOWN = 0x7FFFFFFF  # and above: written by programs that can't go back to the header
+# An encoder of mp3 adds silence at both ends, which decoders take away: up to 3 frames.
+MOST_MP3_PADDING_SAMPLES = 3 * 1152
+LEAST_UNKNOWN_FRAMES = 2**36 - 1  # as many as a flac can have; a header that promises so many knows nothing
+
+
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """A file that is read from its beginning to its end, however much its header says there is."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 def read_reference(file: bytes, limits: ReferenceLimits, *, field: str) -> Waveform:
@@ -36,19 +51,17 @@ def read_reference(file: bytes, limits: ReferenceLimits, *, field: str) -> Wavef
     """
     if not file:
         raise RequestError(field, "is empty")
-    if _riff_is_cut(file):
-        raise RequestError(field, "is cut short: the file is smaller than its header says")
+    if (reason := why_not_whole(file)) is not None:
+        raise RequestError(field, reason)
     try:
-        with soundfile.SoundFile(io.BytesIO(file)) as sound:
+        with _Stream(io.BytesIO(with_length_told(file))) as sound:
             _check_header(sound, limits, field)
             frames = _read_frames(sound, limits, field)  # [N, C]
-            promised = sound.frames if sound.seekable() else 0
+            _check_all_was_read(file, sound, len(frames), field)
     except soundfile.LibsndfileError as error:
-        known = "wav, flac, mp3, ogg (vorbis, opus) and aiff are among the formats that are read"
-        raise RequestError(
-            field, f"is not audio that can be read ({error.error_string.rstrip('.')}); {known}"
-        ) from error
-    return _checked(frames, sound.samplerate, promised, limits, field)
+        reason = f"is not audio that can be read ({error.error_string.rstrip('.')}); {KNOWN}"
+        raise RequestError(field, reason) from error
+    return _checked(frames, sound.samplerate, limits, field)
 
 
 def content_hash(waveform: Waveform) -> str:
@@ -58,22 +71,16 @@ def content_hash(waveform: Waveform) -> str:
     return digest.hexdigest()
 
 
-def _riff_is_cut(file: bytes) -> bool:
-    """Whether a WAV file ends before it should; libsndfile reads what is left of it without a word."""
-    if len(file) < 8 or not file.startswith(b"RIFF"):
-        return False
-    (size,) = struct.unpack("<I", file[4:8])
-    return bool(len(file) < size + 8 and size < RIFF_SIZE_UNKNOWN)
-
-
 def _check_header(sound: soundfile.SoundFile, limits: ReferenceLimits, field: str) -> None:
     """Refuse by the header alone what would cost memory or time to decode."""
+    if sound.format not in WHOLE_FORMATS:
+        raise RequestError(field, f"is a {sound.format} file, and nobody could tell if it is all there; {KNOWN}")
     if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
         raise RequestError(field, f"has {sound.samplerate} samples a second; {LOWEST_RATE} to {HIGHEST_RATE} are read")
     if sound.channels > MOST_CHANNELS:
         raise RequestError(field, f"has {sound.channels} channels; mono and stereo are read")
     seconds = sound.frames / sound.samplerate
-    if seconds > limits.longest_seconds:
+    if seconds > limits.longest_seconds and sound.frames < LEAST_UNKNOWN_FRAMES:
         raise _too_long(limits, field)
 
 
@@ -91,12 +98,23 @@ def _read_frames(sound: soundfile.SoundFile, limits: ReferenceLimits, field: str
     return np.concatenate([np.zeros((0, sound.channels), dtype=np.float32), *blocks])
 
 
-def _checked(
-    frames: NDArray[np.float32], sample_rate: int, promised_frames: int, limits: ReferenceLimits, field: str
-) -> Waveform:
+def _check_all_was_read(file: bytes, sound: soundfile.SoundFile, frames: int, field: str) -> None:
+    """Refuse a file that holds less than its header says, or more: then only its beginning was read."""
+    exact = sound.format != "MP3" or mp3_tells_its_length(file)  # else it was guessed from the file's size
+    if exact and frames < sound.frames < LEAST_UNKNOWN_FRAMES:
+        raise RequestError(field, f"is cut short: {frames} of {sound.frames} samples are there")
+    if sound.format != "MP3":
+        return
+    samples = mp3_samples(file)
+    if samples is None:
+        raise RequestError(field, "is cut short, or holds something else between its frames of mp3")
+    if not samples - MOST_MP3_PADDING_SAMPLES <= frames <= samples:
+        reason = f"holds {samples} samples, but its header leads to {frames} of them; save it anew, or as wav or flac"
+        raise RequestError(field, reason)
+
+
+def _checked(frames: NDArray[np.float32], sample_rate: int, limits: ReferenceLimits, field: str) -> Waveform:
     """Mix to one channel what holds a voice that can be learned."""
-    if len(frames) < LEAST_READ * promised_frames:
-        raise RequestError(field, f"is cut short: {len(frames)} of {promised_frames} samples are there")
     seconds = len(frames) / sample_rate
     if seconds < limits.shortest_seconds:
         raise RequestError(field, f"is too short: {seconds:.2f} s, at least {limits.shortest_seconds:g} s are needed")
