@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.voices.recordings import audio_file, hum_of_16_bits
+from tests.voices.recordings import audio_file, hum, hum_of_16_bits
 from voice_core.codec.codec import Codec
 from voice_core.embedded import DIRECTORY
 from voice_core.speech import ReferenceLimits
@@ -51,4 +51,23 @@ def test_the_same_recording_is_encoded_once_until_it_is_forgotten(learner: Learn
     assert learner.encoded == 1
     learner.forget(as_wav.recording_hash)
     learner.learn(as_wav.audio, field="voice")
+    assert learner.encoded == 2
+
+
+@pytest.mark.parametrize("kind", ["MP3", "float", "24 bits", "stereo", "too loud", "88201 Hz"])
+def test_the_kept_copy_is_known_whatever_the_recording_came_as(learner: Learner, kind: str) -> None:
+    sound = hum(2.0, 44100)
+    file = {
+        "MP3": audio_file(sound, 44100, "MP3", "MPEG_LAYER_III"),
+        "float": audio_file(sound, 44100, encoding="FLOAT"),
+        "24 bits": audio_file(sound, 44100, encoding="PCM_24"),
+        "stereo": audio_file(np.stack([sound, sound / 3], axis=1), 44100),
+        "too loud": audio_file(3 * sound, 44100, encoding="FLOAT"),
+        "88201 Hz": audio_file(hum(2.0, 88201), 88201),
+    }[kind]
+    learned = learner.learn(file, field="audio_sample")
+    assert learner.learn(learned.audio, field="voice") == learned
+    assert learner.encoded == 1
+    learner.forget(learned.recording_hash)
+    learner.learn(file, field="audio_sample")
     assert learner.encoded == 2

@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from voice_core.audio.formats import FULL_SCALE, pcm16, resample
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError
 from voice_core.speech import ReferenceLimits
@@ -24,6 +25,7 @@ from voice_core.voices.containers import (
 )
 
 LOWEST_RATE, HIGHEST_RATE = 8000, 96_000  # Hz; a telephone, and the finest that studios deliver
+HIGHEST_EXACT_FLAC_RATE = 65535  # Hz
 MOST_CHANNELS = 2
 KNOWN = "wav, flac, mp3, ogg (vorbis, opus), aiff, au and caf are read"
 BLOCK_SECONDS = 1.0
@@ -45,7 +47,9 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no ty
 
 
 def read_reference(file: bytes, limits: ReferenceLimits, *, field: str) -> Waveform:
-    """Return the recording in `file`, mixed to one channel, at its own rate.
+    """Return the recording in `file` as it is kept: one channel, 16 bits, at its own rate or the next that flac holds.
+
+    So whatever a recording came as, it is the same one, with the same hash, when its kept copy is read again.
 
     Never decodes more than `limits` allow, whatever the file's header promises. Raises RequestError for `field`.
     """
@@ -126,7 +130,14 @@ def _checked(frames: NDArray[np.float32], sample_rate: int, limits: ReferenceLim
         raise RequestError(field, f"is silent: nothing in it is louder than {SILENT_PEAK:.1%} of full scale")
     if (share := _share_at_extreme(samples, peak)) > MOST_AT_EXTREME:
         raise RequestError(field, f"is clipped beyond use: {share:.0%} of what is audible stands at its extremes")
-    return Waveform(samples / np.float32(max(1.0, peak)), sample_rate)  # float files may exceed full scale
+    scaled = Waveform(samples / np.float32(max(1.0, peak)), sample_rate)  # float files may exceed full scale
+    kept = pcm16(resample(scaled, flac_rate(sample_rate)))
+    return Waveform(kept.astype(np.float32) / np.float32(FULL_SCALE), flac_rate(sample_rate))
+
+
+def flac_rate(sample_rate: int) -> int:
+    """Return the rate itself if flac holds it, or the next lower one: above 16 bits it counts in tens of Hz."""
+    return sample_rate if sample_rate <= HIGHEST_EXACT_FLAC_RATE else sample_rate // 10 * 10
 
 
 def _share_at_extreme(samples: NDArray[np.float32], peak: float) -> float:
