@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,11 @@ from deployments.speech_request import SpeechRequest
 from deployments.voice_request import VoiceRequest
 from voice_core.errors import RequestError
 from voice_core.speech import DEFAULT_VOICE, LearnedReference, ModelFacts, VoicePrompt
-from voice_core.voices.store import Voice, VoiceDraft, VoiceStore
+from voice_core.voices.store import MISS_SECONDS, Voice, VoiceDraft, VoiceStore
+
+FORGET_SECONDS = 5.0  # that a deletion waits for encoders to drop what they hold
+
+logger = logging.getLogger("ray.serve")  # Serve's own logger adds the request id to each line
 
 
 class VoiceCrew(Protocol):
@@ -53,7 +58,7 @@ class VoiceDesk:
             return VoicePrompt(learned.codes, transcript)
         if wanted.voice == DEFAULT_VOICE:
             return None
-        voice = await asyncio.to_thread(self._store.find, wanted.voice)
+        voice = await self._find(wanted.voice)
         if voice is None:
             reason = f"there is no voice {wanted.voice!r}; GET /v1/audio/voices lists those that there are"
             raise RequestError("voice", reason)
@@ -74,7 +79,8 @@ class VoiceDesk:
             code_fingerprint=learned.code_fingerprint,
             language=wanted.language,
         )
-        return await asyncio.to_thread(self._store.create, draft, learned.audio, learned.codes)
+        most_voices = self._settings.most_voices  # counted again: others may have come meanwhile
+        return await asyncio.to_thread(self._store.create, draft, learned.audio, learned.codes, most_voices)
 
     async def voices(self) -> list[Voice]:
         """Return all voices but the model's own, oldest first."""
@@ -82,7 +88,7 @@ class VoiceDesk:
 
     async def voice(self, voice_id: str) -> Voice | None:
         """Return the voice of that id."""
-        voice = await asyncio.to_thread(self._store.find, voice_id)
+        voice = await self._find(voice_id)
         return voice if voice is not None and voice.id == voice_id else None
 
     async def sample(self, voice: Voice) -> bytes:
@@ -91,10 +97,28 @@ class VoiceDesk:
 
     async def delete(self, voice_id: str) -> bool:
         """Remove a voice for good; False if there is none of that id."""
-        deleted = await asyncio.to_thread(self._store.delete, voice_id)
-        if deleted is not None:
-            await self._crew.forget(deleted.recording_hash)
-        return deleted is not None
+        voice = await self.voice(voice_id)
+        try:
+            return await asyncio.to_thread(self._store.delete, voice_id)
+        finally:
+            if voice is not None:
+                await self._forget(voice)
+
+    async def _find(self, id_or_name: str) -> Voice | None:
+        """Look twice for what isn't known: it may have been made elsewhere since the voices were last listed."""
+        voice = await asyncio.to_thread(self._store.find, id_or_name)
+        if voice is None:
+            await asyncio.sleep(MISS_SECONDS)
+            voice = await asyncio.to_thread(self._store.find, id_or_name)
+        return voice
+
+    async def _forget(self, voice: Voice) -> None:
+        """Let encoders drop what they may still hold in memory; the voice is gone whether they answer or not."""
+        try:
+            async with asyncio.timeout(FORGET_SECONDS):
+                await self._crew.forget(voice.recording_hash)
+        except Exception:
+            logger.exception("An encoder may hold codes of the deleted %s in memory until it restarts", voice.id)
 
     async def _learn(self, sent: Sent) -> tuple[LearnedReference, str]:
         """Return what is to be known of a recording, and what is said in it."""
@@ -104,11 +128,14 @@ class VoiceDesk:
                 "with whisper_model in the settings, recordings are transcribed here"
             )
             raise RequestError(sent.transcript_field, reason)
+        if sent.transcript and not _says_something(sent.transcript):
+            reason = "must hold a letter or a number: it is what is said in the recording, word for word"
+            raise RequestError(sent.transcript_field, reason)
         learned = await ask(lambda: self._crew.learn(sent.file, sent.file_field))
         if sent.transcript:
             return learned, sent.transcript
         heard = await ask(lambda: self._crew.transcribe(learned.audio, sent.language))
-        if not heard:
+        if not _says_something(heard):
             raise RequestError(
                 sent.file_field, f"no speech was found in it; say in {sent.transcript_field!r} what it is"
             )
@@ -121,3 +148,7 @@ class VoiceDesk:
         audio = await self.sample(voice)
         learned = await ask(lambda: self._crew.learn(audio, "voice"))
         return learned.codes
+
+
+def _says_something(transcript: str) -> bool:
+    return any(character.isalnum() for character in transcript)

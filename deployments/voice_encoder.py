@@ -40,8 +40,9 @@ class VoiceEncoder:
         return await self._ask(lambda learner: learner.encoded)
 
     async def forget(self, recording_hash: str) -> None:
-        """Keep nothing of a recording."""
-        await self._ask(lambda learner: learner.forget(recording_hash))
+        """Keep nothing of a recording; waits for no other that is being learned."""
+        if self._learner is not None:
+            self._learner.forget(recording_hash)
 
     async def _ask(self, question: Callable[[Learner], Result]) -> Result:
         loop = asyncio.get_running_loop()

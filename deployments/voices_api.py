@@ -14,7 +14,7 @@ from deployments.settings import Settings
 from deployments.voice_desk import VoiceDesk
 from deployments.voice_request import KIND, VoiceRequest
 from voice_core.speech import DEFAULT_VOICE
-from voice_core.voices.store import Voice
+from voice_core.voices.store import LostVoiceError, Voice
 
 PATH = "/v1/audio/voices"
 PATH_OF_ONE = f"{PATH}/{{voice_id}}"
@@ -49,7 +49,11 @@ class VoicesApi:
 
     async def sample(self, request: Request) -> Response:
         voice = await self._named(request)
-        return Response(await self._desk.sample(voice), media_type=SAMPLE_MEDIA_TYPE)
+        try:
+            recording = await self._desk.sample(voice)
+        except LostVoiceError as error:
+            raise ApiError(410, f"voice_id: {error.reason}", "voice_id", "gone") from error
+        return Response(recording, media_type=SAMPLE_MEDIA_TYPE)
 
     async def delete(self, request: Request) -> Response:
         voice_id = request.path_params["voice_id"]

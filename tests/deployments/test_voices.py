@@ -18,10 +18,12 @@ from fake_crew import FACTS, FakeCrew, Reply
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from deployments import voice_desk
 from deployments.api import SpeechApi
 from deployments.body import read_form
 from deployments.errors import ApiError
 from deployments.settings import Settings
+from deployments.voice_encoder import VoiceEncoder
 from tests.voices.recordings import audio_file, hum
 from tests.voices.test_reference import MALFORMED
 
@@ -334,3 +336,65 @@ def test_a_body_of_unknown_length_is_not_read_beyond_the_limit() -> None:
 def test_a_stereo_mp3_is_taken(client: TestClient) -> None:
     stereo = np.stack([hum(3.0, 44100), hum(3.0, 44100, pitch=121)], axis=1)
     assert create(client, audio_file(stereo, 44100, "MP3", "MPEG_LAYER_III")).status_code == 200
+
+
+def test_a_voice_is_gone_also_when_no_encoder_answers(
+    client: TestClient, crew: FakeCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: str) -> None:
+        raise RuntimeError("the encoder can't be loaded")
+
+    async def hang(_: str) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(voice_desk, "FORGET_SECONDS", 0.05)
+    for forget in (fail, hang):
+        voice = create(client).json()
+        monkeypatch.setattr(crew, "forget", forget)
+        assert client.delete(f"/v1/audio/voices/{voice['id']}").status_code == 200
+        assert client.get(f"/v1/audio/voices/{voice['id']}").status_code == 404
+
+
+def test_an_encoder_that_never_learned_has_nothing_to_forget() -> None:
+    undecorated: Any = VoiceEncoder
+    encoder = undecorated.func_or_class(Settings(model="/nowhere"))
+    asyncio.run(encoder.forget("hash"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"something else"])
+def test_a_voice_whose_files_are_lost_is_told_to_be_and_can_be_deleted(
+    client: TestClient, crew: FakeCrew, tmp_path: Path, content: bytes | None
+) -> None:
+    voice = create(client).json()
+    for path in (tmp_path / "objects" / voice["id"]).iterdir():
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+    sample = client.get(f"/v1/audio/voices/{voice['id']}/sample")
+    assert (sample.status_code, refusal(sample)["param"]) == (410, "voice_id")
+    assert (speak(client, "Ann").status_code, refusal(speak(client, "Ann"))["param"]) == (400, "voice")
+    assert client.delete(f"/v1/audio/voices/{voice['id']}").status_code == 200
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_a_voice_whose_record_cannot_be_read_can_be_deleted(client: TestClient, crew: FakeCrew, tmp_path: Path) -> None:
+    voice = create(client).json()
+    (tmp_path / "records" / f"{voice['id']}.json").write_text("{")
+    fresh = client_of(tmp_path, crew)
+    assert fresh.get(f"/v1/audio/voices/{voice['id']}").status_code == 404
+    assert fresh.delete(f"/v1/audio/voices/{voice['id']}").status_code == 200
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("transcript", ["!!!", "\U0001f600", "\u200b"])
+def test_a_transcript_without_a_letter_or_number_is_refused(
+    client: TestClient, crew: FakeCrew, tmp_path: Path, transcript: str
+) -> None:
+    answer = create(client, transcript=transcript)
+    assert (answer.status_code, refusal(answer)["param"]) == (400, "transcript")
+    spoken = speak(client, reference_audio=base64.b64encode(RECORDING).decode(), reference_text=transcript)
+    assert (spoken.status_code, refusal(spoken)["param"]) == (400, "reference_text")
+    crew.transcript = transcript
+    heard = create(client_of(tmp_path, crew, whisper_model="whisper"), transcript=None)
+    assert (heard.status_code, refusal(heard)["param"]) == (400, "audio_sample")
