@@ -1,8 +1,9 @@
 """The running server under load: python benchmarks/serving.py [--quick] [--model embedded] [--device cpu]
 
 A closed loop finds the rate at which the server is full. Then an open loop (Poisson arrivals, the same ones each time)
-at rising shares of that rate, with rows admitted in flight, and at 70 % of it again with rows that wait until all rows
-being spoken have ended. All requests are spoken by the same model in the same run. Figures carry the peers' names:
+at rising shares of that rate, with rows admitted in flight. At 70 % a second application, whose rows wait until all
+rows being spoken have ended, takes turns with the first, so that whatever else the machine does meets both. Same model,
+same requests. Figures carry the peers' names:
 audio_ttfp (seconds to the first byte of sound), audio_e2e (to the last), audio_rtf (audio_e2e over the sound's length),
 audio_underrun (requests whose sound would have stopped in mid-play; none, while answers are sent whole), and occupancy,
 the share of the decoder's slots that were speaking in its steps.
@@ -17,8 +18,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ SENTENCES = (
 )
 SENTENCES_OF_A_REQUEST = (1, 5)
 COMPARED_SHARE = 0.7  # of the full rate, where in-flight admission and waiting are compared
-SHARES = (0.4, COMPARED_SHARE, 0.9, 1.1)
+SHARES = (0.4, 0.9, 1.1)
 FULL_CONCURRENCY = 12
 PERCENTILES = (50, 95, 99)
 COLUMNS = ["admission", "load", "requests/s", "audio s/s", "metric", "mean", "p50", "p95", "p99", "occupancy"]
@@ -93,10 +93,10 @@ class Phase:
 class Service:
     """A server of one admission mode and a client of it."""
 
-    def __init__(self, client: httpx.AsyncClient, max_rows: int) -> None:
+    def __init__(self, client: httpx.AsyncClient, application: str, max_rows: int) -> None:
         self._client = client
         self._max_rows = max_rows
-        self._synthesizer = serve.get_deployment_handle("Synthesizer", "voice")
+        self._synthesizer = serve.get_deployment_handle("Synthesizer", application)
 
     async def closed_loop(self, concurrency: int, seconds: float) -> Phase:
         """Keep `concurrency` requests in the house; the rate is that of those that ended while it was full."""
@@ -114,9 +114,9 @@ class Service:
         phase = await self._phase(asyncio.gather(*[caller() for _ in range(concurrency)]))
         return replace(phase, requests_per_second=in_time / seconds)
 
-    async def open_loop(self, requests_per_second: float, count: int) -> Phase:
-        """Send requests at Poisson times whatever comes back."""
-        rng, bodies = random.Random(1), request_bodies()
+    async def open_loop(self, requests_per_second: float, count: int, turn: int = 0) -> Phase:
+        """Send requests at Poisson times whatever comes back; each turn has requests and times of its own."""
+        rng, bodies = random.Random(turn), request_bodies(turn)
 
         async def sender() -> list[list[Answer]]:
             tasks = []
@@ -154,26 +154,31 @@ class Service:
 
 async def main() -> None:
     options = _options()
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-    seconds, count = (6.0, 25) if options.quick else (40.0, 150)
+    seconds, count, rounds = (6.0, 12, 2) if options.quick else (25.0, 40, 4)
     rows, summary = [], {}
     try:
-        async with service(options, in_flight=True) as inflight:
-            await inflight.closed_loop(2, 1.0)  # the first requests pay for what is loaded on first use
-            full = await inflight.closed_loop(FULL_CONCURRENCY, seconds)
-            rows += table_rows("in flight", "closed, full", full)
-            summary["full_requests_per_s"] = round(full.requests_per_second, 3)
-            for share in (COMPARED_SHARE,) if options.quick else SHARES:
-                phase = await inflight.open_loop(share * full.requests_per_second, count)
-                rows += table_rows("in flight", f"open, {share:.0%}", phase)
-                if share == COMPARED_SHARE:
-                    summary["inflight"] = phase.summary()
-        async with service(options, in_flight=False) as gather:
-            await gather.closed_loop(2, 1.0)
-            phase = await gather.open_loop(COMPARED_SHARE * full.requests_per_second, count)
-            rows += table_rows("gather", f"open, {COMPARED_SHARE:.0%}", phase)
-            summary["gather"] = phase.summary()
+        inflight, gather = await service(options, in_flight=True), await service(options, in_flight=False)
+        for of_mode in (inflight, gather):
+            await of_mode.closed_loop(2, 1.0)  # the first requests pay for what is loaded on first use
+        full = await inflight.closed_loop(FULL_CONCURRENCY, seconds)
+        rows += table_rows("in flight", "closed, full", full)
+        rate = full.requests_per_second
+        summary["full_requests_per_s"] = round(rate, 3)
+        for share in () if options.quick else SHARES:
+            rows += table_rows("in flight", f"open, {share:.0%}", await inflight.open_loop(share * rate, count))
+        turns = [
+            (
+                await inflight.open_loop(COMPARED_SHARE * rate, count, turn),
+                await gather.open_loop(COMPARED_SHARE * rate, count, turn),
+            )
+            for turn in range(rounds)
+        ]
+        for name, phases in zip(("inflight", "gather"), zip(*turns, strict=True), strict=True):
+            phase = together(phases)
+            rows += table_rows(name, f"open, {COMPARED_SHARE:.0%}", phase)
+            summary[name] = phase.summary()
     finally:
         serve.shutdown()
         ray.shutdown()
@@ -183,21 +188,27 @@ async def main() -> None:
     report("serving", "The server under load", table(COLUMNS, rows), summary, keep=not options.quick)
 
 
-@asynccontextmanager
-async def service(options: argparse.Namespace, *, in_flight: bool) -> AsyncIterator[Service]:
-    """Deploy the application in one admission mode for a while."""
+async def service(options: argparse.Namespace, *, in_flight: bool) -> Service:
+    """Deploy the application in one admission mode, under a path of its own."""
+    name = "inflight" if in_flight else "gather"
     settings = Settings(model=options.model, device=options.device, max_rows=options.max_rows, in_flight=in_flight)
-    await asyncio.to_thread(serve.run, build(settings), name="voice", route_prefix="/")
-    base_url = f"http://127.0.0.1:{options.port}"
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=base_url, timeout=600, limits=limits) as client:
-        yield Service(client, options.max_rows)
-    await asyncio.to_thread(serve.delete, "voice")
+    await asyncio.to_thread(serve.run, build(settings), name=name, route_prefix=f"/{name}")
+    base_url = f"http://127.0.0.1:{options.port}/{name}"
+    client = httpx.AsyncClient(base_url=base_url, timeout=600, limits=httpx.Limits(max_connections=None))
+    return Service(client, name, options.max_rows)
 
 
-def request_bodies() -> Iterator[dict[str, Any]]:
+def together(phases: Sequence[Phase]) -> Phase:
+    """Return several stretches of the same load as one."""
+    answers = [answer for phase in phases for answer in phase.answers]
+    wall_seconds = sum(phase.wall_seconds for phase in phases)
+    occupancy = sum(phase.occupancy * phase.wall_seconds for phase in phases) / wall_seconds
+    return Phase(answers, wall_seconds, len(answers) / wall_seconds, occupancy)
+
+
+def request_bodies(turn: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the same endless requests every time: one to five sentences, pcm."""
-    rng = random.Random(0)
+    rng = random.Random(turn)
     while True:
         text = " ".join(rng.choices(SENTENCES, k=rng.randint(*SENTENCES_OF_A_REQUEST)))
         seed = rng.randrange(2**31)
