@@ -1,6 +1,6 @@
 """Command: puts a trained voice into the package.
 
-    python training/export.py --voice DIRECTORY --out voice_core/embedded --sharpness 1.6
+    python training/export.py --voice DIRECTORY --out voice_core/embedded
 
 `--sharpness` multiplies the logits for good, as if the caller had divided the temperature by it: a small network
 spreads probability over wrong codes, and the product's default temperature was chosen for large ones. Choose it on

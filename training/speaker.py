@@ -27,7 +27,7 @@ IGNORED = -100  # targets that aren't there; PyTorch's own default
 
 FRAMES_PER_BATCH = 1200  # padding included
 BATCHES_PER_POOL = 24  # so many batches are sorted by length together: little padding, still mixed
-TARGET_JITTER = 0.06  # of the target length: the product asks for an estimate, not for what the teacher took
+TARGET_JITTER = 0.03  # of the target length: the product asks for an estimate, not for what the teacher took
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 
 PHONEME_SLOTS = 3  # per letter: "w" alone is said as eight phonemes, and CTC needs blanks between equal ones
