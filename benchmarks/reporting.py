@@ -24,7 +24,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def report(name: str, title: str, body: str, summary: Mapping[str, Any], *, keep: bool) -> None:
     """Print everything, the summary as one JSON object last; write `results/<name>.md` unless `keep` is false."""
-    command = "python " + " ".join([Path(sys.argv[0]).as_posix().split("/main/")[-1], *sys.argv[1:]])
+    program = Path(sys.argv[0]).resolve().relative_to(RESULTS.parents[1]).as_posix()
+    command = " ".join(["python", program, *sys.argv[1:]])
     head = f"# {title}\n\n{datetime.now(UTC):%Y-%m-%d}, {machine()}: `{command}`\n\n"
     print(body)
     if keep:

@@ -13,6 +13,8 @@ import unicodedata
 from functools import cache
 from importlib.resources import files
 
+from voice_core.text.english_numbers import UNITS, hundreds_words
+
 _DICTIONARY = files("voice_core.text") / "cmudict" / "words_by_phonemes.txt.gz"
 
 # Numbers first, then words with inner apostrophes, then whatever else may be spoken.
@@ -28,13 +30,6 @@ _SYMBOLS = {
     "=": "equals",
     "°": "degrees",
 }
-# fmt: off
-_UNITS = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-]
-_TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-# fmt: on
 _THOUSANDS = ("", "thousand", "million", "billion", "trillion")
 _LONGEST_NUMBER_DIGITS = 3 * len(_THOUSANDS)  # longer ones are read digit by digit
 
@@ -103,29 +98,18 @@ def _number_words(number: str) -> list[str]:
     whole, point, decimals = number.replace(",", "").partition(".")
     words = _quantity_words(whole)
     if point:
-        words += ["point", *(_UNITS[int(digit)] for digit in decimals)]
+        words += ["point", *(UNITS[int(digit)] for digit in decimals)]
     return words
 
 
 def _quantity_words(digits: str) -> list[str]:
     if len(digits) > _LONGEST_NUMBER_DIGITS or int(digits) == 0:
-        return [_UNITS[int(digit)] for digit in digits]
+        return [UNITS[int(digit)] for digit in digits]
     words: list[str] = []
     for power in range(len(_THOUSANDS) - 1, -1, -1):
         hundreds = int(digits) // 1000**power % 1000
         if hundreds:
-            words += [*_hundreds_words(hundreds), *_THOUSANDS[power].split()]
-    return words
-
-
-def _hundreds_words(number: int) -> list[str]:
-    words = [_UNITS[number // 100], "hundred"] if number >= 100 else []
-    rest = number % 100
-    if rest >= 20:
-        words.append(_TENS[rest // 10])
-        rest %= 10
-    if rest:
-        words.append(_UNITS[rest])
+            words += [*hundreds_words(hundreds), *_THOUSANDS[power].split()]
     return words
 
 

@@ -11,29 +11,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-_UNITS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+from voice_core.text.english_numbers import UNITS, hundreds_words
+
 _POWERS = ("", "thousand", "million", "billion", "trillion")
 _LONGEST_QUANTITY_DIGITS = 3 * len(_POWERS)  # longer numbers are read digit by digit
 _ORDINALS = {
@@ -273,11 +252,11 @@ def cardinal(number: str | int) -> str:
         return _digit_by_digit(digits)
     value = int(digits)
     if value == 0:
-        return _UNITS[0]
+        return UNITS[0]
     words: list[str] = []
     for power in range(len(_POWERS) - 1, -1, -1):
         if group := value // 1000**power % 1000:
-            words += [*_below_thousand(group), *_POWERS[power].split()]
+            words += [*hundreds_words(group), *_POWERS[power].split()]
     return " ".join(words)
 
 
@@ -306,19 +285,8 @@ def quantity(number: str) -> str:
     return f"{words} point {_digit_by_digit(decimals)}" if point else words
 
 
-def _below_thousand(number: int) -> list[str]:
-    words = [_UNITS[number // 100], "hundred"] if number >= 100 else []
-    rest = number % 100
-    if rest >= 20:
-        words.append(_TENS[rest // 10])
-        rest %= 10
-    if rest:
-        words.append(_UNITS[rest])
-    return words
-
-
 def _digit_by_digit(digits: str) -> str:
-    return " ".join(_UNITS[int(digit)] for digit in digits)
+    return " ".join(UNITS[int(digit)] for digit in digits)
 
 
 def _letter_by_letter(letters: str) -> str:
