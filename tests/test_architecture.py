@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     ["errors", "speech"],
     ["seeds", "hub", "batching", "memory"],
-    ["text", "audio"],
+    ["text", "audio", "subtitles"],
     ["planning"],
     ["embedded", "model", "codec"],
     ["voices"],
