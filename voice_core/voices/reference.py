@@ -12,8 +12,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from voice_core.audio.formats import FULL_SCALE, pcm16, resample
+from voice_core.audio.formats import pcm16, resample
 from voice_core.audio.waveform import Waveform
+from voice_core.audio.writers import FULL_SCALE
 from voice_core.errors import RequestError
 from voice_core.speech import ReferenceLimits
 from voice_core.voices.containers import (
