@@ -9,6 +9,8 @@ from __future__ import annotations
 from voice_core.speech import MAX_SEED
 
 MASK = 2**64 - 1
+# Where the seeds of one kind begin to be counted, so that no two kinds share a seed.
+SAMPLES, CANDIDATES, RETRIES = 0, 1 << 20, 1 << 21
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, the increment of SplitMix64
 SHIFTS_AND_FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 
@@ -23,8 +25,21 @@ def sample_seeds(seed: int, count: int) -> tuple[int, ...]:
 
     Each is a seed of its own: asked for alone, with n = 1, it gives its sample again.
     """
-    derived = [(row_key(seed, -index) & MASK) % (MAX_SEED + 1) for index in range(1, count)]
-    return (seed, *derived)
+    return (seed, *(_derived(seed, SAMPLES + index) for index in range(1, count)))
+
+
+def candidate_seeds(seed: int, count: int) -> tuple[int, ...]:
+    """Return the seeds of `count` candidates for one sample of a segment; the first is `seed` itself."""
+    return (seed, *(_derived(seed, CANDIDATES + index) for index in range(1, count)))
+
+
+def retry_seed(seed: int, attempt: int) -> int:
+    """Return the seed with which a segment is spoken again; attempt 0 is the first one, with `seed` itself."""
+    return seed if attempt == 0 else _derived(seed, RETRIES + attempt)
+
+
+def _derived(seed: int, number: int) -> int:
+    return (row_key(seed, -number) & MASK) % (MAX_SEED + 1)
 
 
 def signed(x: int) -> int:

@@ -93,6 +93,9 @@ class Speech:
     finish_reason: FinishReason
     asked_seconds: float
     dropped_codes: int = 0  # special codes that the model said in mid-speech and the codec can't decode
+    repeated_share: float = 0.0  # of its codes, 0..1, that say again what it has said: see judging.repeated_share
+    text_tokens: int = 0  # that the encoder read for it, the prompt's transcript among them
+    frames: int = 0  # codes that it was made of
 
     @property
     def seconds(self) -> float:

@@ -88,7 +88,8 @@ def write_captions(cues: Iterable[Cue], caption_format: str) -> str:
             return "\n".join(["WEBVTT\n", *blocks])
         case "srt":
             blocks = [
-                f"{number}\n{_told_time(cue.start_seconds, ',')} --> {_told_time(cue.end_seconds, ',')}\n{_srt_text(cue)}\n"
+                f"{number}\n{_told_time(cue.start_seconds, ',')} --> {_told_time(cue.end_seconds, ',')}\n"
+                f"{_srt_text(cue)}\n"
                 for number, cue in enumerate(cues, 1)
             ]
             return "\n".join(blocks)

@@ -22,6 +22,7 @@ from voice_core.decoding.slots import slot_bytes
 from voice_core.embedded import DIRECTORY as EMBEDDED_DIRECTORY
 from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
 from voice_core.hub import checkpoint_directory
+from voice_core.judging import repeated_share
 from voice_core.memory import free_host_bytes
 from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
@@ -56,6 +57,7 @@ class SpeechTicket:
         self.future.set_running_or_notify_cancel()
         self._handles: list[RowHandle] = []
         self.cancelled = False
+        self.text_tokens = 0  # that the encoder reads for each row
 
     def cancel(self) -> None:
         """Free the decoder of the segment's rows; the future then raises SynthesisError."""
@@ -159,6 +161,7 @@ class Synthesizer:
         for ticket in tickets:
             try:
                 rows.append((ticket, self._rows(ticket.segment)))
+                ticket.text_tokens = len(rows[-1][1][0].text_ids)
             except RequestError as error:
                 ticket.future.set_exception(error)
             except Exception as error:  # a bug, but this segment's alone
@@ -220,6 +223,9 @@ class Synthesizer:
                     finish_reason=row.finish_reason,
                     asked_seconds=segment.seconds,
                     dropped_codes=row.dropped_codes,
+                    repeated_share=repeated_share(row.codes),
+                    text_tokens=ticket.text_tokens,
+                    frames=len(row.codes),
                 )
                 for samples, seed, row in zip(sounds.result(), segment.seeds, rows, strict=True)
             ]
