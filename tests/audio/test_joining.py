@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voice_core.audio.joining import FADE_SECONDS, fade, join, silence, trim
+from voice_core.audio.joining import FADE_SECONDS, Joiner, fade, join, silence, trim
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import SynthesisError
 
@@ -103,14 +103,18 @@ def test_a_silent_segment_adds_neither_sound_nor_pause() -> None:
 
 
 def test_joining_in_parts_gives_the_same_sound() -> None:
-    first, second, third = tone(0.3), tone(0.2, peak=0.001), tone(0.4)
-    parts = [
-        join([first]),
-        join([second], lead_silence_seconds=0.05),
-        join([third], lead_silence_seconds=0.05),
-    ]
-    whole = join([first, second, third], pause_seconds=0.05)
+    sounds = [tone(0.3), silence(0.1, RATE), tone(0.2, peak=0.001), tone(0.4)]
+    joiner = Joiner(RATE, pause_seconds=0.05)
+    parts = [joiner.add(sound) for sound in sounds]
+    whole = join(sounds, pause_seconds=0.05)
     assert np.array_equal(whole.samples, np.concatenate([part.samples for part in parts]))
+
+
+def test_every_part_knows_where_its_sound_lies_in_the_whole() -> None:
+    sounds = [silence(0.1, RATE), tone(0.3), silence(0.1, RATE), tone(0.2)]
+    joiner = Joiner(RATE, pause_seconds=0.05)
+    spans = [(part.start_samples, part.end_samples) for part in map(joiner.add, sounds)]
+    assert spans == [(0, 0), (0, 300), (300, 300), (350, 550)]
 
 
 @pytest.mark.parametrize("pause_seconds", [0.0, 0.05])
@@ -150,7 +154,7 @@ def test_read_only_samples_are_never_written() -> None:
 
 
 def test_different_sample_rates_are_refused() -> None:
-    with pytest.raises(ValueError, match="number 1 has 2000 Hz, number 0 has 1000 Hz"):
+    with pytest.raises(ValueError, match="it has 2000 Hz, those before it 1000 Hz"):
         join([tone(0.1), tone(0.1, rate=2000)])
 
 

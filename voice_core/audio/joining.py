@@ -6,7 +6,7 @@ Letters in shape comments: N samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,39 @@ def trim(waveform: Waveform, threshold_db: float = TRIM_DB) -> Waveform:
     return replace(waveform, samples=waveform.samples[audible[0] : audible[-1] + 1])
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one waveform adds to the whole: a pause, if it isn't the first that is heard, and itself, fitted."""
+
+    samples: NDArray[np.float32]  # [N], the pause first
+    start_samples: int  # of the waveform's sound in the whole, counted from its beginning
+    end_samples: int  # where the sound ends; a silent waveform ends where it starts
+
+
+class Joiner:
+    """Joins waveforms as they come: each is fitted by itself, so the whole is the same in one go or in parts."""
+
+    def __init__(self, sample_rate: int, pause_seconds: float = PAUSE_SECONDS) -> None:
+        self._sample_rate = sample_rate
+        self._pause = silence(pause_seconds, sample_rate)
+        self._length_samples = 0
+
+    def add(self, waveform: Waveform) -> Part:
+        """Return the next part of the whole, no samples for a silent waveform. ValueError for another sample rate."""
+        if waveform.sample_rate != self._sample_rate:
+            raise ValueError(f"waveform: it has {waveform.sample_rate} Hz, those before it {self._sample_rate} Hz")
+        trimmed = trim(waveform)
+        start_samples = self._length_samples
+        if not trimmed.seconds:
+            return Part(trimmed.samples, start_samples, start_samples)
+        pieces = [fade(trimmed).samples]
+        if start_samples > 0:
+            pieces.insert(0, self._pause.samples)
+            start_samples += len(self._pause.samples)
+        self._length_samples = start_samples + len(trimmed.samples)
+        return Part(np.concatenate(pieces), start_samples, self._length_samples)
+
+
 def join(
     waveforms: Sequence[Waveform], pause_seconds: float = PAUSE_SECONDS, lead_silence_seconds: float = 0.0
 ) -> Waveform:
@@ -40,23 +73,15 @@ def join(
     sound nor pause. The ends of the whole need no trim of their own: it begins and ends with a trimmed
     waveform, and a second trim, relative to the loudest of them, would lose a quiet first or last one.
 
-    Every waveform is fitted by itself, so the same sound comes from joining in parts as they arrive.
     Raises ValueError if there is nothing to join or the sample rates differ.
     """
     if not waveforms:
         raise ValueError("waveforms: nothing to join")
     sample_rate = waveforms[0].sample_rate
-    for place, waveform in enumerate(waveforms):
-        if waveform.sample_rate != sample_rate:
-            raise ValueError(f"waveforms: number {place} has {waveform.sample_rate} Hz, number 0 has {sample_rate} Hz")
-    pause = silence(pause_seconds, sample_rate)
-    pieces = [silence(lead_silence_seconds, sample_rate)]
-    audible = [trimmed for trimmed in map(trim, waveforms) if trimmed.seconds]
-    for place, trimmed in enumerate(audible):
-        if place > 0:
-            pieces.append(pause)
-        pieces.append(fade(trimmed))
-    return Waveform(np.concatenate([piece.samples for piece in pieces]), sample_rate)
+    joiner = Joiner(sample_rate, pause_seconds)
+    pieces = [silence(lead_silence_seconds, sample_rate).samples]
+    pieces += [joiner.add(waveform).samples for waveform in waveforms]
+    return Waveform(np.concatenate(pieces), sample_rate)
 
 
 def silence(seconds: float, sample_rate: int) -> Waveform:

@@ -10,13 +10,14 @@ from voice_core.text.duration import (
 from voice_core.text.language import Language, detect_language, parse_language
 from voice_core.text.normalisation import normalise
 from voice_core.text.phonemes import count_phonemes
-from voice_core.text.segmentation import split
+from voice_core.text.segmentation import complete_length, split
 
 __all__ = [
     "LONGEST_SECONDS",
     "SHORTEST_SECONDS",
     "Language",
     "Reference",
+    "complete_length",
     "count_phonemes",
     "detect_language",
     "estimate_seconds",

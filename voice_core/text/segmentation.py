@@ -91,6 +91,17 @@ def split(
     return segments
 
 
+def complete_length(text: str, language: Language) -> int:
+    """Return how many characters at the beginning of a growing text are sentences that nothing more will change.
+
+    The last sentence is never among them ("It costs 3." may go on), unless its line has ended.
+    """
+    last_line_at = max(text.rfind(mark) for mark in "\n\r") + 1
+    last_line = text[last_line_at:]
+    ends = [end for end in _sentence_ends(last_line, language) if end < len(last_line)]
+    return last_line_at + max(ends, default=0)
+
+
 @dataclass(frozen=True)
 class _Limit:
     """How long a segment may be."""
