@@ -1,16 +1,25 @@
-"""What goes back when all is spoken: one file with its facts in headers, or several in one JSON object."""
+"""What goes back when all is spoken: one file with its facts in headers, files side by side, or one JSON object."""
 
 from __future__ import annotations
 
 import base64
+import json
+import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from deployments.body import JSON
 from deployments.composer import Composed
-from voice_core.speech import FinishReason, Speech
+from deployments.manifest import CAPTION_MEDIA_TYPES, captions, segment_row, whole_manifest
+from deployments.script import Script
+from deployments.speaking import Utterance
+from deployments.speech_request import SpeechRequest
+from voice_core.speech import FinishReason
 
 # Servers and proxies take some 8 KB of headers; longer lists are told as counts and sums.
 MOST_LISTED = 64
@@ -21,32 +30,51 @@ class Take:
     """One sample of the whole request."""
 
     seed: int
-    speeches: Sequence[Speech]  # one for each segment
+    utterances: Sequence[Utterance]  # one for each segment
     composed: Composed
 
     @property
     def finish_reasons(self) -> list[FinishReason]:
-        return [speech.finish_reason for speech in self.speeches]
+        return [utterance.speech.finish_reason for utterance in self.utterances]
 
     @property
     def asked_seconds(self) -> list[float]:
-        return [round(speech.asked_seconds, 3) for speech in self.speeches]
+        return [round(utterance.speech.asked_seconds, 3) for utterance in self.utterances]
 
     @property
     def got_seconds(self) -> list[float]:
         """As the model spoke them: without pauses, before anything is trimmed."""
-        return [round(speech.seconds, 3) for speech in self.speeches]
+        return [round(utterance.speech.seconds, 3) for utterance in self.utterances]
 
     @property
     def dropped_codes(self) -> int:
-        return sum(speech.dropped_codes for speech in self.speeches)
+        return sum(utterance.speech.dropped_codes for utterance in self.utterances)
+
+    @property
+    def segment_rows(self) -> list[dict[str, Any]]:
+        rate = self.composed.sample_rate
+        return [
+            segment_row(utterance, span, rate)
+            for utterance, span in zip(self.utterances, self.composed.spans, strict=True)
+        ]
 
 
-def file_answer(take: Take) -> Response:
+def answer(request: Request, wanted: SpeechRequest, script: Script, takes: list[Take]) -> Response:
+    """Return what was asked for: several samples, and whoever says that JSON is accepted, get an object."""
+    if wanted.n > 1 or JSON in request.headers.get("accept", ""):
+        return JSONResponse({"audios": [_described(wanted, script, take) for take in takes], "warnings": []})
+    (take,) = takes
+    headers = file_headers(take)
+    if wanted.captions is None and not wanted.manifest:
+        return Response(take.composed.audio, media_type=take.composed.media_type, headers=headers)
+    return _side_by_side(wanted, script, take, headers)
+
+
+def file_headers(take: Take) -> dict[str, str]:
     headers = {
         "X-Sample-Rate": str(take.composed.sample_rate),
         "X-Audio-Seconds": f"{take.composed.seconds:.3f}",
-        "X-Segments": str(len(take.speeches)),
+        "X-Segments": str(len(take.utterances)),
         "X-Seed": str(take.seed),
         "X-Finish-Reasons": told_reasons(take.finish_reasons),
         "X-Asked-Seconds": told_seconds(take.asked_seconds),
@@ -54,29 +82,53 @@ def file_answer(take: Take) -> Response:
     }
     if take.dropped_codes:
         headers["X-Dropped-Codes"] = str(take.dropped_codes)
-    return Response(take.composed.audio, media_type=take.composed.media_type, headers=headers)
+    return headers
 
 
-def json_answer(takes: list[Take], audio_format: str) -> JSONResponse:
-    return JSONResponse(
-        {
-            "audios": [
-                {
-                    "seed": take.seed,
-                    "audio": base64.b64encode(take.composed.audio).decode(),
-                    "format": audio_format,
-                    "media_type": take.composed.media_type,
-                    "sample_rate": take.composed.sample_rate,
-                    "seconds": round(take.composed.seconds, 3),
-                    "finish_reasons": take.finish_reasons,
-                    "asked_seconds": take.asked_seconds,
-                    "got_seconds": take.got_seconds,
-                    "dropped_codes": take.dropped_codes,
-                }
-                for take in takes
-            ]
-        }
-    )
+def _described(wanted: SpeechRequest, script: Script, take: Take) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "seed": take.seed,
+        "audio": base64.b64encode(take.composed.audio).decode(),
+        "format": wanted.response_format,
+        "media_type": take.composed.media_type,
+        "sample_rate": take.composed.sample_rate,
+        "seconds": round(take.composed.seconds, 3),
+        "finish_reasons": take.finish_reasons,
+        "asked_seconds": take.asked_seconds,
+        "got_seconds": take.got_seconds,
+        "dropped_codes": take.dropped_codes,
+    }
+    if wanted.captions is not None:
+        text = captions(take.segment_rows, wanted.captions)
+        described["captions"] = json.loads(text) if wanted.captions == "json" else text
+    if wanted.manifest:
+        described["manifest"] = _manifest(wanted, script, take)
+    return described
+
+
+def _side_by_side(wanted: SpeechRequest, script: Script, take: Take, headers: dict[str, str]) -> Response:
+    """Return a multipart/mixed answer (RFC 2046, section 5.1.3): the audio first, then what was asked for with it."""
+    composed = take.composed
+    parts = [("audio", f"speech.{wanted.response_format}", composed.media_type, composed.audio)]
+    if wanted.captions is not None:
+        text = captions(take.segment_rows, wanted.captions).encode()
+        parts.append(("captions", f"speech.{wanted.captions}", CAPTION_MEDIA_TYPES[wanted.captions], text))
+    if wanted.manifest:
+        manifest = json.dumps(_manifest(wanted, script, take), ensure_ascii=False).encode()
+        parts.append(("manifest", "manifest.json", JSON, manifest))
+    boundary = secrets.token_hex(16)
+    body = bytearray()
+    for name, file, media_type, content in parts:
+        disposition = f'Content-Disposition: attachment; name="{name}"; filename="{file}"'
+        head = f"--{boundary}\r\nContent-Type: {media_type}\r\n{disposition}\r\nContent-Length: {len(content)}\r\n\r\n"
+        body += head.encode() + content + b"\r\n"
+    body += f"--{boundary}--\r\n".encode()
+    return Response(bytes(body), media_type=f"multipart/mixed; boundary={boundary}", headers=headers)
+
+
+def _manifest(wanted: SpeechRequest, script: Script, take: Take) -> dict[str, Any]:
+    composed = take.composed
+    return whole_manifest(wanted, script, take.seed, take.segment_rows, composed.samples, composed.sample_rate)
 
 
 def told_reasons(reasons: Sequence[FinishReason]) -> str:

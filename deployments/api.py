@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
-from deployments import voices_api
-from deployments.answers import Take, file_answer, json_answer
+from deployments import live, voices_api
+from deployments.answers import Take, answer
 from deployments.body import FORM, JSON, content_type, read_body, read_form, require_content_type, too_large
 from deployments.composer import Composed
 from deployments.door import Door
 from deployments.errors import error_response
-from deployments.fan_out import PendingReply, ask_each
+from deployments.estimates import estimated
+from deployments.fan_out import PendingReply, all_of, ask_each, in_order
 from deployments.house import House, Housemates
-from deployments.listening import check_heard
+from deployments.live import LiveApi
 from deployments.script import Script, check_work, write_script
 from deployments.settings import Settings
+from deployments.speaking import Speaker, Utterance
 from deployments.speech_request import SpeechRequest
+from deployments.streaming import streamed_answer
 from deployments.voice_desk import VoiceCrew, VoiceDesk
 from deployments.voices_api import VoicesApi
 from voice_core.speech import ModelFacts, Segment, Speech
@@ -56,6 +59,8 @@ class SpeechApi:
         self._door = Door(settings)
         self._house = House(crew, largest_share=settings.largest_share)
         self._desk = VoiceDesk(settings, crew)
+        self._speaker = Speaker(crew.speak)
+        self._live = LiveApi(settings, self._door, self._house, self._speaker, self._script)
         self._voices = VoicesApi(settings, self._desk, self._door)
         self._started_at = int(time.time())
 
@@ -63,6 +68,8 @@ class SpeechApi:
         return Starlette(
             routes=[
                 Route("/v1/audio/speech", _guarded(self.speech), methods=["POST"]),
+                Route("/v1/audio/speech/estimate", _guarded(self.estimate), methods=["POST"]),
+                WebSocketRoute(live.PATH, self._live.session),
                 Route(voices_api.PATH, _guarded(self._voices.create), methods=["POST"]),
                 Route(voices_api.PATH, _guarded(self._voices.voices), methods=["GET"]),
                 Route(voices_api.PATH_OF_ONE, _guarded(self._voices.voice), methods=["GET"]),
@@ -81,16 +88,30 @@ class SpeechApi:
         await self._door.close()
 
     async def speech(self, request: Request) -> Response:
+        async with AsyncExitStack() as held:
+            held.enter_context(self._door.let_in())
+            wanted = await self._speech_request(request)
+            script, facts = await self._script(wanted)
+            held.enter_context(self._door.take_on(script.work_seconds))
+            spoken = self._spoken(wanted, script, facts)
+            if wanted.stream_format is not None:
+                return await streamed_answer(request, wanted, script, spoken, facts.sample_rate, held)
+            takes = await self._compose(wanted, script, await all_of(spoken))
+        return answer(request, wanted, script, takes)
+
+    async def estimate(self, request: Request) -> Response:
+        """Tell what a request for speech would take; nothing is spoken."""
         with self._door.let_in():
             wanted = await self._speech_request(request)
-            facts = await self._house.facts()
-            prompt = await self._desk.prompt(wanted, facts)
-            script = await asyncio.to_thread(write_script, wanted, facts, prompt)
-            check_work(wanted, script, self._settings.longest_speech_seconds)
-            with self._door.take_on(script.work_seconds):
-                spoken = await self._speak(script, facts)
-                takes = await self._compose(wanted, script, spoken)
-        return file_answer(takes[0]) if wanted.n == 1 else json_answer(takes, wanted.response_format)
+            script, facts = await self._script(wanted)
+        return JSONResponse(estimated(wanted, script, facts, self._door.seconds_in_flight))
+
+    async def _script(self, wanted: SpeechRequest) -> tuple[Script, ModelFacts]:
+        facts = await self._house.facts()
+        prompt = await self._desk.prompt(wanted, facts)
+        script = await asyncio.to_thread(write_script, wanted, facts, prompt)
+        check_work(wanted, script, self._settings.longest_speech_seconds)
+        return script, facts
 
     async def _speech_request(self, request: Request) -> SpeechRequest:
         """Read JSON or a form; with a recording in it, that takes a moment and isn't for the event loop."""
@@ -104,22 +125,35 @@ class SpeechApi:
             raise too_large(settings.largest_body_bytes)
         return await asyncio.to_thread(SpeechRequest.from_json, body, longest_text_characters=longest)
 
-    async def _speak(self, script: Script, facts: ModelFacts) -> list[list[Speech]]:
-        """Have the first segments spoken first, and never so many at once that others can't get in between."""
+    def _spoken(self, wanted: SpeechRequest, script: Script, facts: ModelFacts) -> AsyncGenerator[list[Utterance]]:
+        """Speak all segments, a list of samples each; yield them in reading order.
+
+        The first ones are begun first, and never so many at once that others can't get in between. Where sound is
+        waited for, the first segment has a CPU to itself: a row less is a faster step there.
+        """
+        first_alone = wanted.stream_format is not None and facts.device == "cpu"
+        first_done = False
 
         def at_once() -> int:
-            return self._house.segments_at_once(facts, samples=len(script.seeds), alone=self._door.one_inside)
+            if first_alone and not first_done:
+                return 1
+            return self._house.segments_at_once(facts, samples=script.rows_of_each, alone=self._door.one_inside)
 
-        spoken = await ask_each(self._crew.speak, script.segments, at_once)
-        await asyncio.to_thread(check_heard, script, spoken)
-        return spoken
+        async def speak(segment: Segment) -> list[Utterance]:
+            nonlocal first_done
+            utterances = await self._speaker.speak(segment, wanted.wishes)
+            first_done = True
+            return utterances
 
-    async def _compose(self, wanted: SpeechRequest, script: Script, spoken: list[list[Speech]]) -> list[Take]:
+        return in_order(speak, script.segments, at_once)
+
+    async def _compose(self, wanted: SpeechRequest, script: Script, spoken: list[list[Utterance]]) -> list[Take]:
         """Make one file of every sample; `spoken` holds the samples of each segment."""
         samples = list(zip(*spoken, strict=True))
 
-        def compose(speeches: Sequence[Speech]) -> PendingReply[Composed]:
-            return self._crew.compose(speeches, wanted.response_format, wanted.inter_segment_silence)
+        def compose(utterances: Sequence[Utterance]) -> PendingReply[Composed]:
+            speeches = [utterance.speech for utterance in utterances]
+            return self._crew.compose(speeches, wanted.response_format, script.pause_seconds)
 
         composed = await ask_each(compose, samples, lambda: FILES_AT_ONCE)
         return [Take(*take) for take in zip(script.seeds, samples, composed, strict=True)]

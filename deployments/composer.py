@@ -5,13 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
 from ray import serve
 
 from voice_core.audio.formats import encode, format_named
-from voice_core.audio.joining import join
+from voice_core.audio.joining import Joiner, Part
 from voice_core.audio.waveform import Waveform
 from voice_core.speech import Speech
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a segment's sound lies in the file, in its samples; a silent segment ends where it starts."""
+
+    start_samples: int
+    end_samples: int
+
+    @classmethod
+    def of(cls, part: Part, sample_rate: int, file_rate: int) -> Self:
+        """Find a part, counted at the codec's rate, in a file of another rate (both in Hz)."""
+        return cls(*(round(place * file_rate / sample_rate) for place in (part.start_samples, part.end_samples)))
 
 
 @dataclass(frozen=True)
@@ -20,8 +35,13 @@ class Composed:
 
     audio: bytes
     media_type: str
-    seconds: float
+    samples: int
     sample_rate: int  # Hz, of the file: formats that can't hold the codec's rate have another
+    spans: tuple[Span, ...]  # of every segment, in the file
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.sample_rate
 
 
 @serve.deployment(
@@ -39,12 +59,16 @@ class Composer:
 
 
 def compose(speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> Composed:
-    waveforms = [Waveform(speech.samples, speech.sample_rate) for speech in speeches]
-    whole = join(waveforms, pause_seconds=pause_seconds)
+    sample_rate = speeches[0].sample_rate
+    joiner = Joiner(sample_rate, pause_seconds)
+    parts = [joiner.add(Waveform(speech.samples, speech.sample_rate)) for speech in speeches]
+    whole = Waveform(np.concatenate([part.samples for part in parts]), sample_rate)
     file_format = format_named(audio_format)
+    file_rate = file_format.rate_for(sample_rate)
     return Composed(
         audio=encode(whole, audio_format),
         media_type=file_format.media_type,
-        seconds=whole.seconds,
-        sample_rate=file_format.rate_for(whole.sample_rate),
+        samples=round(len(whole.samples) * file_rate / sample_rate),
+        sample_rate=file_rate,
+        spans=tuple(Span.of(part, sample_rate, file_rate) for part in parts),
     )

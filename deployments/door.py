@@ -25,6 +25,11 @@ class Door:
     def one_inside(self) -> bool:
         return self._inside == 1
 
+    @property
+    def seconds_in_flight(self) -> float:
+        """Of speech, that those inside wait for."""
+        return self._seconds
+
     def check_open(self) -> None:
         """Refuse where the next request would be refused."""
         if self._closed:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from voice_core.errors import RequestError, SynthesisError
@@ -40,14 +41,17 @@ class ApiError(Exception):
             return "rate_limit_error"
         return "invalid_request_error" if self.status < 500 else "server_error"
 
-    def response(self) -> JSONResponse:
+    def envelope(self) -> dict[str, Any]:
         error = {
             "message": _sendable(self.message),
             "type": self.type,
             "param": self.param and _sendable(self.param),
             "code": self.code,
         }
-        return JSONResponse({"error": error}, self.status, self.headers)
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.envelope(), self.status, self.headers)
 
 
 def not_ready(reason: str) -> ApiError:
@@ -58,38 +62,42 @@ def overloaded(reason: str) -> ApiError:
     return ApiError(429, f"too much is being spoken already: {reason}", code="overloaded", headers=_RETRY_LATER)
 
 
-def error_response(request: Request, error: Exception) -> Response:
+def error_response(request: HTTPConnection, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=CLIENT_LEFT)
+    return api_error(request, error).response()
+
+
+def api_error(request: HTTPConnection, error: Exception) -> ApiError:
     """The one place where an exception becomes a status."""
     cause = error.cause if isinstance(error, RayTaskError) else error  # what another deployment raised
     match cause:
         case ApiError():
-            return cause.response()
+            return cause
         case RequestError():
-            return ApiError(400, str(cause), param=cause.field, code="invalid_value").response()
+            return ApiError(400, str(cause), param=cause.field, code="invalid_value")
         case HTTPException():  # no such path, or not with this method
-            message = f"{request.method} {request.url.path}: {cause.detail}"
+            message = f"{request.scope.get('method', 'WebSocket')} {request.url.path}: {cause.detail}"
             code = _CODES.get(cause.status_code)
-            return ApiError(cause.status_code, message, code=code, headers=dict(cause.headers or {})).response()
+            return ApiError(cause.status_code, message, code=code, headers=dict(cause.headers or {}))
         case BackPressureError():
-            return overloaded("too many requests are waiting").response()
-        case ClientDisconnect():
-            return Response(status_code=CLIENT_LEFT)
+            return overloaded("too many requests are waiting")
         case RayActorError() | DeploymentUnavailableError() | ReplicaUnavailableError() | TimeoutError():
             logger.warning("No replica could answer: %s", error)
-            return not_ready("no replica could take the request").response()
+            return not_ready("no replica could take the request")
         case SynthesisError() if cause.may_succeed_later:
             logger.warning("A segment could not be spoken this time: %s", cause)
             message = f"could not be spoken this time: {cause}"
-            return ApiError(503, message, code="synthesis_failed", headers=_RETRY_LATER).response()
+            return ApiError(503, message, code="synthesis_failed", headers=_RETRY_LATER)
         case SynthesisError():
             logger.exception("A segment could not be spoken", exc_info=error)
             message = f"could not be spoken: {cause}"
-            return ApiError(500, message, code="synthesis_failed", headers=_NO_RETRY).response()
+            return ApiError(500, message, code="synthesis_failed", headers=_NO_RETRY)
         case _:
             request_id = request.headers.get("x-request-id", "none")  # Serve gives every request one
             logger.exception("A bug, met by request %s", request_id, exc_info=error)
             message = f"a bug on our side; the log has it under request id {request_id}"
-            return ApiError(500, message, code="internal_error", headers=_NO_RETRY).response()
+            return ApiError(500, message, code="internal_error", headers=_NO_RETRY)
 
 
 def _sendable(message: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Protocol, TypeVar
 
 from ray.exceptions import RayActorError
@@ -33,37 +34,60 @@ async def ask(call: Callable[[], PendingReply[Reply]], *, timeout_seconds: float
         raise
 
 
-async def ask_each(
-    call: Callable[[Question], PendingReply[Reply]], questions: Sequence[Question], at_once: Callable[[], int]
-) -> list[Reply]:
-    """Ask so many questions at once, the next as replies come; return the replies in the order of the questions.
+async def ask_again(call: Callable[[], PendingReply[Reply]]) -> Reply:
+    """Return the reply to a call that is made again if its replica dies.
 
-    The first failure cancels the calls that are under way. `at_once` is asked again before every call.
+    A segment carries its seeds, so a repeat on another replica gives the same speech.
+    """
+    for _ in range(MOST_RETRIES):
+        try:
+            return await ask(call)
+        except RayActorError:
+            continue
+    return await ask(call)
+
+
+async def in_order(
+    work: Callable[[Question], Awaitable[Reply]], questions: Sequence[Question], at_once: Callable[[], int]
+) -> AsyncGenerator[Reply]:
+    """Work on so many questions at once, on the next ones as others are done; yield the replies in order.
+
+    The first failure, and whoever closes the generator, cancels what is under way. `at_once` is asked again before
+    every question that is begun.
     """
     waiting = deque(enumerate(questions))
-    under_way: dict[asyncio.Task[Reply], int] = {}
+    under_way: dict[asyncio.Future[Reply], int] = {}
     replies: dict[int, Reply] = {}
+    next_place = 0
     try:
-        while waiting or under_way:
+        while next_place < len(questions):
             while waiting and len(under_way) < max(1, at_once()):
                 place, question = waiting.popleft()
-                under_way[asyncio.create_task(_ask_again(call, question))] = place
+                under_way[asyncio.ensure_future(work(question))] = place
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                replies[under_way[task]] = task.result()
-                del under_way[task]
+                replies[under_way.pop(task)] = task.result()
+            while next_place in replies:
+                yield replies.pop(next_place)
+                next_place += 1
     finally:
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
-    return [replies[place] for place in range(len(questions))]
 
 
-async def _ask_again(call: Callable[[Question], PendingReply[Reply]], question: Question) -> Reply:
-    """A question carries its seeds, so a repeat on another replica gives the same speech."""
-    for _ in range(MOST_RETRIES):
-        try:
-            return await ask(lambda: call(question))
-        except RayActorError:
-            continue
-    return await ask(lambda: call(question))
+async def ask_each(
+    call: Callable[[Question], PendingReply[Reply]], questions: Sequence[Question], at_once: Callable[[], int]
+) -> list[Reply]:
+    """Ask so many questions at once, the next as replies come; return the replies in the order of the questions."""
+
+    def work(question: Question) -> Awaitable[Reply]:
+        return ask_again(lambda: call(question))
+
+    return await all_of(in_order(work, questions, at_once))
+
+
+async def all_of(replies: AsyncGenerator[Reply]) -> list[Reply]:
+    """Wait for everything; nothing is left under way however that ends."""
+    async with aclosing(replies):
+        return [reply async for reply in replies]

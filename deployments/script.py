@@ -10,7 +10,7 @@ from voice_core.errors import RequestError
 from voice_core.planning import plan
 from voice_core.seeds import sample_seeds
 from voice_core.speech import MAX_SEED, ModelFacts, Segment, VoicePrompt
-from voice_core.text import Reference, detect_language, normalise, parse_language
+from voice_core.text import Language, Reference, detect_language, normalise, parse_language
 
 LEAST_WORK_SECONDS = 1.0  # of one segment: what it takes to get it there, read and back
 
@@ -21,11 +21,24 @@ class Script:
 
     segments: tuple[Segment, ...]
     seeds: tuple[int, ...]  # one for each sample; each reproduces its sample alone, with n = 1
+    language: Language
+    pause_seconds: float  # between segments
+    candidates: int = 1  # that every sample of a segment is chosen from
+
+    @property
+    def rows_of_each(self) -> int:
+        """Return how many rows of the decoder a segment takes."""
+        return len(self.seeds) * self.candidates
+
+    @property
+    def seconds(self) -> float:
+        """Return how long one sample takes, pauses included."""
+        return sum(segment.seconds for segment in self.segments) + self.pause_seconds * (len(self.segments) - 1)
 
     @property
     def work_seconds(self) -> float:
-        """Seconds of speech in all samples; the smallest segment costs as much as one of a second."""
-        return sum(max(LEAST_WORK_SECONDS, segment.seconds) for segment in self.segments) * len(self.seeds)
+        """Seconds of speech in all rows; the smallest segment costs as much as one of a second."""
+        return sum(max(LEAST_WORK_SECONDS, segment.seconds) for segment in self.segments) * self.rows_of_each
 
 
 def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt | None = None) -> Script:
@@ -54,19 +67,21 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
         Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, prompt, request)
         for index, piece in enumerate(planned.segments)
     )
-    return Script(segments, seeds)
+    return Script(segments, seeds, planned.language, wanted.inter_segment_silence, wanted.best_of)
 
 
 def check_work(wanted: SpeechRequest, script: Script, longest_speech_seconds: float) -> None:
     """Refuse a request that asks for more speech than one may, by the field that makes it so much."""
     if script.work_seconds <= longest_speech_seconds:
         return
-    one_sample_seconds = script.work_seconds / wanted.n
+    once_seconds = script.work_seconds / script.rows_of_each
+    many_field = "n" if wanted.n >= wanted.best_of else "best_of"
     text_field = "input" if wanted.seconds is None else "seconds"
-    field = "n" if one_sample_seconds <= longest_speech_seconds else text_field
+    field = many_field if once_seconds <= longest_speech_seconds else text_field
     least = f", each counted as {LEAST_WORK_SECONDS:g} s at least"
+    times = f"n = {wanted.n}" + (f" and best_of = {wanted.best_of}" if wanted.best_of > 1 else "")
     reason = (
-        f"{len(script.segments)} segments of {one_sample_seconds:.0f} s in all{least}, with n = {wanted.n}; "
+        f"{len(script.segments)} segments of {once_seconds:.0f} s in all{least}, with {times}; "
         f"at most {longest_speech_seconds:g} s are spoken for one request"
     )
     raise RequestError(field, reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from deployments.body import Form
+from deployments.speaking import MOST_RETRIES, Wishes
 from voice_core.audio.formats import format_named
 from voice_core.errors import RequestError
 from voice_core.speech import (
@@ -33,6 +34,7 @@ from voice_core.speech import (
 LONGEST_NAME_CHARACTERS = 256
 LONGEST_TRANSCRIPT_CHARACTERS = 750  # 30 s at 25 characters a second; a row of the decoder has room for it
 MOST_SAMPLES = 16
+MOST_CANDIDATES = 8
 # What stands in a form as it is; the other fields are written there as in JSON.
 TEXT_FIELDS = (
     "model",
@@ -41,9 +43,13 @@ TEXT_FIELDS = (
     "response_format",
     "instructions",
     "stream_format",
+    "on_bad_segment",
+    "captions",
     "language",
     "reference_text",
 )
+
+CaptionFormat = Literal["srt", "vtt", "json"]
 
 _REFERENCE = Sampling()
 
@@ -77,7 +83,7 @@ class SpeechRequest(BaseModel):
     response_format: str = "mp3"
     speed: float = Field(default=1.0, ge=0.25, le=4.0)  # divides the estimated duration
     instructions: str = ""
-    stream_format: str = "audio"
+    stream_format: Literal["audio", "sse"] | None = None  # none: the whole, when it is all spoken
 
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     temperature: float = Field(default=_REFERENCE.temperature, ge=0, le=HIGHEST_TEMPERATURE)
@@ -90,13 +96,20 @@ class SpeechRequest(BaseModel):
     inter_segment_silence: float = Field(default=0.05, ge=0, le=LONGEST_PAUSE_SECONDS)  # seconds
     n: int = Field(default=1, ge=1, le=MOST_SAMPLES)
 
+    on_bad_segment: Literal["retry", "fail", "keep"] = "retry"
+    seconds_tolerance: float | None = Field(default=None, gt=0)  # seconds, of a segment; what misses it is bad
+    best_of: int = Field(default=1, ge=1, le=MOST_CANDIDATES)
+    captions: CaptionFormat | None = None
+    manifest: bool = False
+    cache: bool = True
+
     reference_audio: Annotated[bytes | None, BeforeValidator(_file_bytes)] = None  # a voice for this request alone
     reference_text: str = Field(default="", max_length=LONGEST_TRANSCRIPT_CHARACTERS)  # what is said in it
 
     @classmethod
     def from_json(cls, body: bytes, *, longest_text_characters: int) -> Self:
         """Read the body; whatever is wrong with it is one RequestError that names the field."""
-        return cls._checked(_json_object(body), longest_text_characters)
+        return cls.checked(json_object(body), longest_text_characters=longest_text_characters)
 
     @classmethod
     def from_form(cls, form: Form, *, longest_text_characters: int) -> Self:
@@ -104,10 +117,11 @@ class SpeechRequest(BaseModel):
         document: dict[str, Any] = {
             name: text if name in TEXT_FIELDS else _json_value(name, text) for name, text in form.texts.items()
         }
-        return cls._checked(document | form.files, longest_text_characters)
+        return cls.checked(document | form.files, longest_text_characters=longest_text_characters)
 
     @classmethod
-    def _checked(cls, document: dict[str, Any], longest_text_characters: int) -> Self:
+    def checked(cls, document: dict[str, Any], *, longest_text_characters: int) -> Self:
+        """Check fields and their values, whatever they were read from."""
         # A client that spells out "not given" sends null.
         given = {name: value for name, value in document.items() if value is not None or name not in cls.model_fields}
         try:
@@ -122,6 +136,17 @@ class SpeechRequest(BaseModel):
     @property
     def sampling(self) -> Sampling:
         return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
+
+    @property
+    def wishes(self) -> Wishes:
+        """What is asked of every segment."""
+        return Wishes(
+            retries=MOST_RETRIES if self.on_bad_segment == "retry" else 0,
+            keep_bad=self.on_bad_segment == "keep",
+            tolerance_seconds=self.seconds_tolerance,
+            best_of=self.best_of,
+            cached=self.cache,
+        )
 
     @field_validator("input")
     @classmethod
@@ -145,12 +170,14 @@ class SpeechRequest(BaseModel):
             raise RequestError("instructions", "this model can't follow instructions; leave the field out")
         return instructions
 
-    @field_validator("stream_format")
-    @classmethod
-    def _stream_format_is_audio(cls, stream_format: str) -> str:
-        if stream_format != "audio":
-            raise RequestError("stream_format", f"{stream_format[:32]!r} is not served; 'audio' is")
-        return stream_format
+    @model_validator(mode="after")
+    def _what_is_streamed_is_one_file(self) -> Self:
+        if self.stream_format is not None and self.n > 1:
+            raise RequestError("n", "samples can't be streamed side by side; leave stream_format out, or ask for one")
+        if self.stream_format == "audio" and (self.captions is not None or self.manifest):
+            field = "manifest" if self.manifest else "captions"
+            raise RequestError(field, "has no place in a stream of bare audio; stream_format 'sse' has one")
+        return self
 
     @model_validator(mode="after")
     def _speed_and_seconds_agree(self) -> Self:
@@ -167,7 +194,8 @@ class SpeechRequest(BaseModel):
         return self
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes | str) -> dict[str, Any]:
+    """Return an object written in JSON as the standard has it; RequestError for anything else."""
     try:
         document = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import email
 import io
 import json
 import time
@@ -359,5 +360,74 @@ def test_every_segments_asked_and_got_seconds_are_told(client: TestClient) -> No
 def test_text_that_became_silence_fails_the_request(client: TestClient, crew: FakeCrew) -> None:
     crew.silent_segments = (1,)
     answer = speak(client)
-    assert (answer.status_code, refusal(answer)["code"]) == (500, "synthesis_failed")
-    assert "segment 2 of 2" in refusal(answer)["message"]
+    assert (answer.status_code, refusal(answer)["code"]) == (422, "bad_segment")
+    assert "segment 2" in refusal(answer)["message"]
+    assert "silent" in refusal(answer)["message"]
+
+
+def parts(answer: Any) -> dict[str, tuple[str, bytes]]:
+    """Media type and content of every part of a multipart answer, by name."""
+    message = email.message_from_bytes(
+        b"Content-Type: " + answer.headers["content-type"].encode() + b"\r\n\r\n" + answer.content
+    )
+    found = {}
+    for part in message.get_payload():
+        content = part.get_payload(decode=True)
+        found[part.get_param("name", header="content-disposition")] = (part.get_content_type(), content)
+    return found
+
+
+def test_captions_and_manifest_come_beside_the_file(client: TestClient) -> None:
+    answer = speak(client, seed=5, captions="srt", manifest=True)
+    assert answer.headers["x-seed"] == "5"
+    found = parts(answer)
+    assert list(found) == ["audio", "captions", "manifest"]
+    assert found["audio"] == ("audio/wav", speak(client, seed=5).content)
+    media_type, captions = found["captions"]
+    assert media_type == "application/x-subrip"
+    assert captions.decode().startswith("1\n00:00:00,000 --> ")
+    manifest = json.loads(found["manifest"][1])
+    assert manifest["seed"] == 5
+    assert manifest["samples"] == soundfile.info(io.BytesIO(found["audio"][1])).frames
+    assert [row["text"] for row in manifest["segments"]] == LEAST["input"].splitlines()
+    assert manifest["segments"][-1]["end_sample"] == manifest["samples"]
+
+
+def test_who_accepts_json_gets_one_object(client: TestClient) -> None:
+    fields = LEAST | {"captions": "json", "manifest": True, "seed": 5}
+    answer = client.post("/v1/audio/speech", json=fields, headers={"accept": "application/json"})
+    (audio,) = answer.json()["audios"]
+    assert base64.b64decode(audio["audio"]) == speak(client, seed=5).content
+    assert [caption["text"] for caption in audio["captions"]] == LEAST["input"].splitlines()
+    assert len(audio["manifest"]["segments"]) == 2
+
+
+@pytest.mark.parametrize(("audio_format", "rate"), [("pcm", 24000), ("opus", 16000), ("mp3", 16000)])
+def test_places_in_the_manifest_are_counted_in_samples_of_the_file(
+    client: TestClient, audio_format: str, rate: int
+) -> None:
+    manifest = json.loads(parts(speak(client, seconds=4, response_format=audio_format, manifest=True))["manifest"][1])
+    assert manifest["sample_rate"] == rate
+    assert manifest["samples"] == pytest.approx(4 * rate, abs=rate // 50)
+    first, second = manifest["segments"]
+    assert second["start_sample"] - first["end_sample"] == round(0.05 * rate)
+
+
+def test_every_candidate_of_the_best_is_told(client: TestClient, crew: FakeCrew) -> None:
+    manifest = json.loads(parts(speak(client, best_of=4, manifest=True))["manifest"][1])
+    assert all(len(segment.seeds) == 4 for segment in crew.segments)
+    for row in manifest["segments"]:
+        assert len(row["candidates"]) == 4
+        assert {"seed", "score", "length_error", "ended", "repeated_share", "silence_share"} == set(
+            row["candidates"][0]
+        )
+
+
+def test_a_quote_names_segments_and_seconds_and_speaks_nothing(client: TestClient, crew: FakeCrew) -> None:
+    answer = client.post("/v1/audio/speech/estimate", json=LEAST | {"seconds": 4, "n": 2, "best_of": 3})
+    quote = answer.json()
+    assert [segment["text"] for segment in quote["segments"]] == LEAST["input"].splitlines()
+    assert quote["seconds"] == pytest.approx(4, abs=0.01)
+    assert quote["rows"] == 2 * 2 * 3
+    assert quote["work_seconds"] == pytest.approx(6 * (4 - 0.05), abs=0.05)
+    assert not crew.segments

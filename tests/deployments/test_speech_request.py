@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.body import Form
+from deployments.speaking import Wishes
 from deployments.speech_request import SpeechRequest
 from voice_core.errors import RequestError
 from voice_core.speech import MAX_SEED, Sampling
@@ -39,7 +40,7 @@ def test_every_field_arrives() -> None:
         response_format="flac",
         speed=1,
         instructions="",
-        stream_format="audio",
+        stream_format=None,
         seed=MAX_SEED,
         temperature=0,
         top_k=1,
@@ -54,6 +55,24 @@ def test_every_field_arrives() -> None:
     assert wanted.voice == "default"
     assert wanted.sampling == Sampling(temperature=0, top_k=1, top_p=1, min_p=0.1)
     assert (wanted.seed, wanted.seconds, wanted.segment, wanted.n) == (MAX_SEED, 3, False, 16)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"stream_format": "sse", "n": 2}, "n"),
+        ({"stream_format": "audio", "captions": "srt"}, "captions"),
+        ({"stream_format": "audio", "manifest": True}, "manifest"),
+    ],
+)
+def test_what_a_stream_has_no_place_for_is_refused(fields: dict[str, object], field: str) -> None:
+    assert refused(json.dumps(LEAST | fields).encode()).field == field
+
+
+def test_a_bad_segment_is_tried_three_times_unless_the_request_says_otherwise() -> None:
+    assert read().wishes == Wishes(retries=2, keep_bad=False)
+    assert read(on_bad_segment="fail").wishes == Wishes(retries=0, keep_bad=False)
+    assert read(on_bad_segment="keep", best_of=3).wishes == Wishes(retries=0, keep_bad=True, best_of=3)
 
 
 @pytest.mark.parametrize("encoded", ["UklGRg==", "data:audio/wav;base64,UklGRg==", "UklG\nRg=="])
@@ -129,7 +148,14 @@ def test_a_required_field_is_asked_for_by_name(name: str, absent: dict[str, None
         ("speed", True),
         ("speed", "1"),
         ("instructions", "Whisper."),
-        ("stream_format", "sse"),
+        ("stream_format", "bytes"),
+        ("on_bad_segment", "ignore"),
+        ("seconds_tolerance", 0),
+        ("best_of", 0),
+        ("best_of", 9),
+        ("captions", "ass"),
+        ("manifest", "yes"),
+        ("cache", 1),
         ("seed", -1),
         ("seed", MAX_SEED + 1),
         ("seed", 1.5),

@@ -1,0 +1,242 @@
+"""Speech of text that is still being written: pieces come in over a WebSocket, sound goes out in order."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from deployments.door import Door
+from deployments.errors import ApiError, api_error
+from deployments.house import House
+from deployments.script import Script, check_work
+from deployments.settings import Settings
+from deployments.speaking import Speaker, Utterance
+from deployments.speech_request import SpeechRequest, json_object
+from deployments.streaming import Recording
+from voice_core.errors import RequestError
+from voice_core.speech import DEFAULT_VOICE, MAX_SEED, ModelFacts, Segment
+from voice_core.text import complete_length, detect_language, parse_language
+
+PATH = "/v1/audio/speech/stream"
+PATIENCE_SECONDS = 300.0  # with a client that says nothing
+# What a text that grows can't be asked for.
+NOT_HERE = ("input", "n", "seconds", "stream_format", "captions", "manifest")
+USUAL = {"model": "voice", "voice": DEFAULT_VOICE, "response_format": "pcm"}
+BAD_REQUEST, OUR_FAULT, COME_LATER = 1008, 1011, 1013  # close codes of RFC 6455 and of IANA's list
+
+Utterances = asyncio.Task[list[Utterance]]  # of one segment
+WriteScript = Callable[[SpeechRequest], Awaitable[tuple[Script, ModelFacts]]]
+
+
+class LiveApi:
+    """Serves sessions, one a connection."""
+
+    def __init__(self, settings: Settings, door: Door, house: House, speaker: Speaker, script: WriteScript) -> None:
+        """`script` plans the speech of one piece of text."""
+        self._settings = settings
+        self._door = door
+        self._house = house
+        self._speaker = speaker
+        self._script = script
+
+    async def session(self, websocket: WebSocket) -> None:
+        """Speak to one client until it says that it is done, or leaves."""
+        await websocket.accept()
+        with suppress(WebSocketDisconnect, RuntimeError):  # a client that has left can't be told anything
+            try:
+                with self._door.let_in():
+                    await self._serve(websocket)
+            except WebSocketDisconnect:
+                raise
+            except Exception as error:
+                await _tell_error(websocket, api_error(websocket, error))
+
+    async def _serve(self, websocket: WebSocket) -> None:
+        wanted = _configured(await _message(websocket), self._settings)
+        facts = await self._house.facts()
+        session = Session(websocket, wanted, facts, self)
+        await session.run()
+
+    async def plan(self, wanted: SpeechRequest, seed: int, text: str, first_index: int) -> tuple[list[Segment], Script]:
+        """Return the segments of the next piece of text, numbered on."""
+        piece = wanted.model_copy(update={"input": text, "seed": seed})
+        script, _ = await self._script(piece)
+        check_work(piece, script, self._settings.longest_speech_seconds)
+        return [replace(segment, index=first_index + segment.index) for segment in script.segments], script
+
+    def begin(self, segment: Segment, wanted: SpeechRequest, turns: asyncio.Semaphore) -> Utterances:
+        """Have a segment spoken as soon as it has its turn. ApiError if there is no room for it."""
+        room = ExitStack()
+        room.enter_context(self._door.take_on(segment.seconds * wanted.best_of))
+        utterances = asyncio.create_task(self._speak(segment, wanted, turns))
+        utterances.add_done_callback(lambda _: room.close())
+        return utterances
+
+    def turns(self, wanted: SpeechRequest, facts: ModelFacts) -> asyncio.Semaphore:
+        """Return as many turns as one session may have segments under way."""
+        return asyncio.Semaphore(self._house.segments_at_once(facts, samples=wanted.best_of, alone=False))
+
+    @property
+    def longest_text_characters(self) -> int:
+        return self._settings.longest_text_characters
+
+    async def _speak(self, segment: Segment, wanted: SpeechRequest, turns: asyncio.Semaphore) -> list[Utterance]:
+        async with turns:
+            return await self._speaker.speak(segment, wanted.wishes)
+
+
+class Session:
+    """One client's text on its way in, and its speech on its way out."""
+
+    def __init__(self, websocket: WebSocket, wanted: SpeechRequest, facts: ModelFacts, api: LiveApi) -> None:
+        self._websocket = websocket
+        self._wanted = wanted
+        self._api = api
+        self._seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
+        self._recording = Recording(wanted.response_format, facts.sample_rate, wanted.inter_segment_silence)
+        self._turns = api.turns(wanted, facts)
+        self._text = ""  # that no sentence's end has come for
+        self._segments = 0
+        self._spoken: asyncio.Queue[Utterances | None] = asyncio.Queue()  # in order; none: that was all
+        self._under_way: set[Utterances] = set()
+        self._sending = asyncio.Lock()  # a row and its sound belong together
+
+    async def run(self) -> None:
+        """Read and send until the client is done; whatever ends the session calls off what is under way."""
+        created = {"type": "session.created", "seed": self._seed, "format": self._wanted.response_format}
+        rate = {"sample_rate": self._recording.sample_rate, "media_type": self._recording.media_type}
+        await self._websocket.send_json(created | rate)
+        reading, sending = asyncio.create_task(self._read()), asyncio.create_task(self._send())
+        both = {reading, sending}
+        try:
+            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # reading never ends by itself, sending does when all is sent
+        finally:
+            ending: list[asyncio.Task[Any]] = [*both, *self._under_way]
+            for ended in ending:
+                ended.cancel()
+            await asyncio.wait(ending)
+        await self._websocket.close()
+
+    async def _read(self) -> None:
+        while True:
+            message = await _message(self._websocket)
+            match message.get("type"):
+                case "input.text":
+                    self._text += _text_of(message)
+                    await self._speak_what_is_complete()
+                case "input.flush":
+                    await self._speak_next(len(self._text))
+                case "input.cancel":
+                    await self._cancel()
+                case "input.done":
+                    await self._speak_next(len(self._text))
+                    self._spoken.put_nowait(None)
+                    await self._watch()
+                    return
+                case other:
+                    known = "input.text, input.flush, input.cancel and input.done"
+                    raise RequestError("type", f"{str(other)[:40]!r} is no message of a session; {known} are")
+
+    async def _watch(self) -> None:
+        """After the last text a client may only call off, or leave."""
+        while True:
+            message = await _message(self._websocket, patience_seconds=None)
+            if message.get("type") != "input.cancel":
+                raise RequestError("type", "after input.done there is only input.cancel")
+            await self._cancel()
+            self._spoken.put_nowait(None)
+
+    async def _speak_what_is_complete(self) -> None:
+        if len(self._text) > self._api.longest_text_characters:
+            raise RequestError("text", f"more than {self._api.longest_text_characters} characters without an end")
+        wanted = self._wanted.language
+        language = detect_language(self._text) if wanted is None else parse_language(wanted)
+        await self._speak_next(complete_length(self._text, language))
+
+    async def _speak_next(self, length_characters: int) -> None:
+        text, self._text = self._text[:length_characters], self._text[length_characters:]
+        if not text.strip():
+            return
+        segments, _ = await self._api.plan(self._wanted, self._seed, text, self._segments)
+        for segment in segments:
+            utterances = self._api.begin(segment, self._wanted, self._turns)
+            self._under_way.add(utterances)
+            utterances.add_done_callback(self._under_way.discard)
+            self._spoken.put_nowait(utterances)
+        self._segments += len(segments)
+
+    async def _cancel(self) -> None:
+        """Forget the text that waits, and call off what is being spoken; the session goes on."""
+        self._text = ""
+        while not self._spoken.empty():
+            self._spoken.get_nowait()
+        for task in list(self._under_way):
+            task.cancel()
+        async with self._sending:
+            await self._websocket.send_json({"type": "input.cancelled"})
+
+    async def _send(self) -> None:
+        while (utterances := await self._spoken.get()) is not None:
+            await asyncio.wait({utterances})
+            if utterances.cancelled():
+                continue
+            (utterance,) = utterances.result()
+            async with self._sending:
+                sound = await self._recording.add(utterance)
+                await self._websocket.send_json({"type": "segment", **self._recording.rows[-1]})
+                if sound:
+                    await self._websocket.send_bytes(sound)
+        async with self._sending:
+            if self._recording.samples and (rest := await self._recording.close()):
+                await self._websocket.send_bytes(rest)
+            await self._websocket.send_json({"type": "session.done", "usage": self._recording.usage()})
+
+
+async def _message(websocket: WebSocket, patience_seconds: float | None = PATIENCE_SECONDS) -> dict[str, Any]:
+    """Return the client's next message, an object. Raises for one who says nothing, or leaves."""
+    try:
+        async with asyncio.timeout(patience_seconds):
+            message = await websocket.receive()
+    except TimeoutError:
+        raise ApiError(408, f"no message came for {patience_seconds:g} s", code="timeout") from None
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1005))
+    text = message.get("text")
+    if text is None:
+        raise RequestError("message", "is binary; messages are JSON objects in text")
+    return json_object(text)
+
+
+def _configured(message: dict[str, Any], settings: Settings) -> SpeechRequest:
+    """Read the first message; the text that it lacks comes later."""
+    if message.pop("type", None) != "session.config":
+        raise RequestError("type", "the first message must be 'session.config'")
+    for field in NOT_HERE:
+        if message.get(field) is not None:
+            raise RequestError(field, "is nothing for a text that is still being written")
+    document = USUAL | {name: value for name, value in message.items() if value is not None} | {"input": ""}
+    wanted = SpeechRequest.checked(document, longest_text_characters=settings.longest_text_characters)
+    if wanted.language is not None:
+        parse_language(wanted.language)
+    return wanted
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    text = message.get("text")
+    if not isinstance(text, str):
+        raise RequestError("text", "is required, and a string")
+    return text
+
+
+async def _tell_error(websocket: WebSocket, error: ApiError) -> None:
+    await websocket.send_json({"type": "error", **error.envelope()})
+    code = COME_LATER if error.status in (429, 503) else OUR_FAULT if error.status >= 500 else BAD_REQUEST
+    await websocket.close(code, error.code)

@@ -1,0 +1,148 @@
+"""Has segments spoken as well as was wished: from the cache, best of several, again where something went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Protocol
+
+from deployments.errors import ApiError
+from deployments.fan_out import PendingReply, ask_again
+from voice_core.judging import Judgement, is_silent, judge
+from voice_core.seeds import candidate_seeds, retry_seed
+from voice_core.speech import FinishReason, Segment, Speech
+
+MOST_RETRIES = 2  # of a bad segment; the third speech that is as bad says that it is the text
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a request asks of every segment beside its text."""
+
+    retries: int = MOST_RETRIES  # of a bad segment, each with a derived seed
+    keep_bad: bool = False  # after the retries; or else the request fails
+    tolerance_seconds: float | None = None  # by which got seconds may miss asked seconds
+    best_of: int = 1  # candidates for every sample, spoken in the same pass
+    cached: bool = True  # look for it among what was spoken before, and keep it there
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of those that a sample was chosen from."""
+
+    seed: int
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One sample of one segment as it goes into the answer, and how it came about."""
+
+    segment: Segment
+    speech: Speech
+    attempts: int = 1
+    cached: bool = False
+    faults: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()  # of the last attempt, the chosen one among them
+
+
+class SegmentCache(Protocol):
+    """Keeps what was spoken under a key that says everything that decides its sound."""
+
+    async def get(self, key: str) -> Speech | None: ...
+
+    async def put(self, key: str, speech: Speech) -> None: ...
+
+
+class Speaker:
+    """Speaks segments for one request or many."""
+
+    def __init__(
+        self,
+        speak: Callable[[Segment], PendingReply[list[Speech]]],
+        cache: SegmentCache | None = None,
+        keys: Callable[[Segment], tuple[str, ...]] | None = None,
+    ) -> None:
+        """`keys` gives the cache's key for every seed of a segment."""
+        self._speak = speak
+        self._cache = cache
+        self._keys = keys
+
+    async def speak(self, segment: Segment, wishes: Wishes) -> list[Utterance]:
+        """Return one utterance for every seed of the segment. Raises ApiError for one that stays bad."""
+        utterances: dict[int, Utterance] = {}  # by place among the seeds
+        attempt = 0
+        while missing := [place for place in range(len(segment.seeds)) if place not in utterances]:
+            tried = await self._attempt(segment, [segment.seeds[place] for place in missing], attempt, wishes)
+            last = attempt >= wishes.retries
+            for place, utterance in zip(missing, tried, strict=True):
+                if not utterance.faults or (last and wishes.keep_bad):
+                    utterances[place] = utterance
+                elif last:
+                    raise bad_segment(utterance)
+            attempt += 1
+        return [utterances[place] for place in range(len(segment.seeds))]
+
+    async def _attempt(self, segment: Segment, seeds: Sequence[int], attempt: int, wishes: Wishes) -> list[Utterance]:
+        """Speak the candidates of every seed together and choose one for each."""
+        groups = [candidate_seeds(retry_seed(seed, attempt), wishes.best_of) for seed in seeds]
+        spoken = await self._spoken(replace(segment, seeds=tuple(chain(*groups))), wishes.cached)
+        utterances = []
+        for start in range(0, len(spoken), wishes.best_of):
+            group = spoken[start : start + wishes.best_of]
+            judged = [
+                Utterance(segment, speech, attempt + 1, cached, find_faults(segment, speech, wishes))
+                for speech, cached in group
+            ]
+            best = min(judged, key=lambda utterance: (bool(utterance.faults), judge(utterance.speech).score))
+            if wishes.best_of > 1:
+                candidates = tuple(Candidate(speech.seed, judge(speech)) for speech, _ in group)
+                best = replace(best, candidates=candidates)
+            utterances.append(best)
+        return utterances
+
+    async def _spoken(self, segment: Segment, cached: bool) -> list[tuple[Speech, bool]]:
+        """Return a speech for every seed, and whether it had been spoken before."""
+        if self._cache is None or self._keys is None or not cached:
+            return [(speech, False) for speech in await ask_again(lambda: self._speak(segment))]
+        keys = self._keys(segment)
+        known = [await self._cache.get(key) for key in keys]
+        unknown = replace(
+            segment,
+            seeds=tuple(seed for seed, speech in zip(segment.seeds, known, strict=True) if speech is None),
+        )
+        fresh = iter(await ask_again(lambda: self._speak(unknown)) if unknown.seeds else [])
+        spoken = []
+        for key, speech in zip(keys, known, strict=True):
+            if speech is not None:
+                spoken.append((speech, True))
+                continue
+            spoken.append((next(fresh), False))
+            await self._cache.put(key, spoken[-1][0])
+        return spoken
+
+
+def find_faults(segment: Segment, speech: Speech, wishes: Wishes) -> tuple[str, ...]:
+    """Say what is wrong with a speech, in words that a caller reads; nothing for a good one."""
+    faults = []
+    if speech.finish_reason is not FinishReason.STOP:
+        faults.append(f"it did not end by itself ({speech.finish_reason})")
+    if is_silent(speech) and any(character.isalnum() for character in segment.text):
+        faults.append("it came out silent")
+    missed_seconds = abs(speech.seconds - speech.asked_seconds)
+    if wishes.tolerance_seconds is not None and missed_seconds > wishes.tolerance_seconds:
+        asked = f"{speech.asked_seconds:.2f} ± {wishes.tolerance_seconds:g} s"
+        faults.append(f"it took {speech.seconds:.2f} s, asked for were {asked}")
+    return tuple(faults)
+
+
+def bad_segment(utterance: Utterance) -> ApiError:
+    """A segment that stays bad is its request's failure: the same request would fail the same way."""
+    times = "once" if utterance.attempts == 1 else f"{utterance.attempts} times"
+    message = (
+        f"input: segment {utterance.segment.index + 1} ({utterance.segment.seconds:.2f} s) was spoken {times}, and "
+        f"{' and '.join(utterance.faults)}; another text, 'seconds' or 'seed' may help, "
+        "on_bad_segment 'keep' takes it as it is"
+    )
+    return ApiError(422, message, param="input", code="bad_segment")

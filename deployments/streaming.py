@@ -1,0 +1,200 @@
+"""Answers that go out while later segments are still being spoken: bare audio, or events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from deployments.answers import told_seconds
+from deployments.composer import Span
+from deployments.errors import ApiError, api_error
+from deployments.manifest import captions, segment_row, whole_manifest
+from deployments.script import Script
+from deployments.speaking import Utterance
+from deployments.speech_request import SpeechRequest
+from voice_core.audio.formats import format_named
+from voice_core.audio.joining import Joiner
+from voice_core.audio.streams import open_stream
+from voice_core.audio.waveform import Waveform
+from voice_core.errors import SynthesisError
+
+EVENTS = "text/event-stream"
+KEEP_ALIVE_SECONDS = 10.0  # proxies on the way close what is silent for longer, mostly after 30 or 60
+
+logger = logging.getLogger("ray.serve")
+
+
+class Recording:
+    """The file of one sample as it grows, segment by segment: trimmed, joined and encoded as the whole would be."""
+
+    def __init__(self, audio_format: str, sample_rate: int, pause_seconds: float) -> None:
+        """`sample_rate` in Hz is the codec's."""
+        self._joiner = Joiner(sample_rate, pause_seconds)
+        self._file = open_stream(audio_format, sample_rate)
+        self._codec_rate = sample_rate
+        self._codec_samples = 0
+        self.sample_rate = self._file.sample_rate  # Hz, of the file
+        self.media_type = self._file.media_type
+        self.rows: list[dict[str, Any]] = []
+        self.text_tokens = 0
+        self.frames = 0
+
+    @property
+    def samples(self) -> int:
+        """Of the file, so far."""
+        return round(self._codec_samples * self.sample_rate / self._codec_rate)
+
+    async def add(self, utterance: Utterance) -> bytes:
+        """Return what the next segment adds to the file; its row is the last of `rows`."""
+        return await asyncio.to_thread(self._add, utterance)
+
+    async def close(self) -> bytes:
+        """Return what the encoder still held back. Raises SynthesisError if there was no sound at all."""
+        if self._codec_samples == 0:
+            raise SynthesisError("nothing of the text became a sound")
+        return await asyncio.to_thread(self._file.close)
+
+    def _add(self, utterance: Utterance) -> bytes:
+        speech = utterance.speech
+        part = self._joiner.add(Waveform(speech.samples, speech.sample_rate))
+        self._codec_samples += len(part.samples)
+        span = Span.of(part, self._codec_rate, self.sample_rate)
+        self.rows.append(segment_row(utterance, span, self.sample_rate))
+        self.text_tokens += speech.text_tokens
+        self.frames += speech.frames
+        return self._file.write(part.samples)
+
+    def usage(self) -> dict[str, int]:
+        """OpenAI's count: what was read in tokens, what was spoken in codes."""
+        return {
+            "input_tokens": self.text_tokens,
+            "output_tokens": self.frames,
+            "total_tokens": self.text_tokens + self.frames,
+        }
+
+
+class StreamedAnswer(StreamingResponse):
+    """A response that gives back what its request holds when it ends, however it ends."""
+
+    def __init__(
+        self, content: AsyncIterator[bytes], held: AsyncExitStack, media_type: str, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
+
+
+async def streamed_answer(
+    request: Request,
+    wanted: SpeechRequest,
+    script: Script,
+    spoken: AsyncGenerator[list[Utterance]],
+    sample_rate: int,
+    held: AsyncExitStack,
+) -> StreamedAnswer:
+    """Wait for the first segment, so that what fails by then is told with its status; then answer as it comes.
+
+    `sample_rate` in Hz is the codec's. The answer closes `spoken` and `held`.
+    """
+    held.push_async_callback(spoken.aclose)
+    recording = Recording(wanted.response_format, sample_rate, script.pause_seconds)
+    first = await anext(spoken)
+    headers = {
+        "X-Sample-Rate": str(recording.sample_rate),
+        "X-Segments": str(len(script.segments)),
+        "X-Seed": str(script.seeds[0]),
+        "X-Asked-Seconds": told_seconds([round(segment.seconds, 3) for segment in script.segments]),
+        "X-Accel-Buffering": "no",  # nginx would collect the answer first
+        "Cache-Control": "no-store",
+    }
+    segments = _from(first, spoken)
+    if wanted.stream_format == "sse":
+        events = _told_events(request, _events(wanted, script, recording, segments))
+        return StreamedAnswer(with_keep_alive(events), held.pop_all(), EVENTS, headers)
+    media_type = format_named(wanted.response_format).media_type
+    return StreamedAnswer(_audio(recording, segments), held.pop_all(), media_type, headers)
+
+
+async def _from(first: list[Utterance], rest: AsyncGenerator[list[Utterance]]) -> AsyncGenerator[Utterance]:
+    yield first[0]
+    async for (utterance,) in rest:
+        yield utterance
+
+
+async def _audio(recording: Recording, segments: AsyncGenerator[Utterance]) -> AsyncGenerator[bytes]:
+    """An error in here cuts the answer off: after the first byte there is no other way to tell."""
+    async with aclosing(segments):
+        async for utterance in segments:
+            if piece := await recording.add(utterance):
+                yield piece
+        if piece := await recording.close():
+            yield piece
+
+
+async def _events(
+    wanted: SpeechRequest, script: Script, recording: Recording, segments: AsyncGenerator[Utterance]
+) -> AsyncGenerator[dict[str, Any]]:
+    async with aclosing(segments):
+        async for utterance in segments:
+            piece = await recording.add(utterance)
+            row = recording.rows[-1]
+            yield {"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode(), "segment": row}
+        if piece := await recording.close():
+            yield {"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()}
+    seed, rate = script.seeds[0], recording.sample_rate
+    done: dict[str, Any] = {"type": "speech.audio.done", "usage": recording.usage(), "seed": seed, "sample_rate": rate}
+    done["seconds"] = round(recording.samples / rate, 4)
+    if wanted.captions is not None:
+        text = captions(recording.rows, wanted.captions)
+        done["captions"] = json.loads(text) if wanted.captions == "json" else text
+    if wanted.manifest:
+        done["manifest"] = whole_manifest(wanted, script, seed, recording.rows, recording.samples, rate)
+    yield done
+
+
+async def _told_events(request: Request, events: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:
+    """Write events out; an error is the last of them."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                yield event_bytes(event)
+    except Exception as error:
+        yield event_bytes(error_event("speech.audio.error", api_error(request, error)))
+
+
+def error_event(kind: str, error: ApiError) -> dict[str, Any]:
+    return {"type": kind, **error.envelope()}
+
+
+def event_bytes(event: Mapping[str, Any]) -> bytes:
+    """Return an event as OpenAI's clients read it: one line of data, no name, a blank line."""
+    return b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
+
+
+async def with_keep_alive(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Put a comment into the stream whenever nothing else came for a while."""
+    async with aclosing(events):
+        while (waiting := asyncio.ensure_future(anext(events, b""))) is not None:
+            try:
+                while not waiting.done():
+                    await asyncio.wait({waiting}, timeout=KEEP_ALIVE_SECONDS)
+                    if not waiting.done():
+                        yield b": still speaking\n\n"
+            finally:
+                waiting.cancel()
+                await asyncio.wait({waiting})
+            if not (event := waiting.result()):
+                return
+            yield event

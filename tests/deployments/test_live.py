@@ -1,0 +1,181 @@
+"""A text that grows: sentences are spoken as they are complete, in order, until the client is done or leaves."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_crew import FACTS, FakeCrew, Reply
+from starlette.testclient import TestClient, WebSocketTestSession
+from starlette.websockets import WebSocketDisconnect
+
+from deployments.api import SpeechApi
+from deployments.live import PATH
+from deployments.settings import Settings
+from voice_core.speech import Segment
+
+CONFIG = {"type": "session.config", "seed": 5, "response_format": "wav"}
+
+
+@pytest.fixture
+def crew() -> FakeCrew:
+    return FakeCrew()
+
+
+@pytest.fixture
+def client(crew: FakeCrew) -> TestClient:
+    return TestClient(SpeechApi(Settings(), crew).routes())
+
+
+def say(session: WebSocketTestSession, *pieces: str) -> None:
+    for piece in pieces:
+        session.send_json({"type": "input.text", "text": piece})
+
+
+def segment(session: WebSocketTestSession) -> tuple[dict[str, Any], bytes]:
+    row = session.receive_json()
+    assert row["type"] == "segment", row
+    return row, session.receive_bytes()
+
+
+def error(session: WebSocketTestSession) -> dict[str, Any]:
+    message = session.receive_json()
+    assert message["type"] == "error", message
+    return message["error"]
+
+
+def test_sentences_are_spoken_as_they_are_complete_and_what_is_left_at_the_end(client: TestClient) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        created = session.receive_json()
+        assert (created["type"], created["seed"], created["sample_rate"]) == ("session.created", 5, FACTS.sample_rate)
+        say(session, "The first sen", "tence is here. The sec", "ond one")
+        first, sound = segment(session)
+        assert first["text"] == "The first sentence is here."
+        assert sound[:4] == b"RIFF"
+        say(session, " is not done")
+        session.send_json({"type": "input.done"})
+        second, more = segment(session)
+        assert (second["index"], second["text"]) == (1, "The second one is not done")
+        assert second["start_sample"] > first["end_sample"]
+        assert len(sound + more) > 44
+        done = session.receive_json()
+        assert done["type"] == "session.done"
+        with pytest.raises(WebSocketDisconnect) as closed:
+            session.receive_json()
+        assert closed.value.code == 1000
+
+
+def test_the_sound_is_that_of_the_whole_text_at_once(client: TestClient) -> None:
+    text = "Here is the first line of it. There is the second one, right here."
+    fields = {"model": "voice", "voice": "default", "response_format": "pcm", "seed": 5}
+    whole = client.post("/v1/audio/speech", json={**fields, "input": text}).content
+    with client.websocket_connect(PATH) as session:
+        session.send_json({"type": "session.config", **fields})
+        session.receive_json()
+        say(session, *text)
+        session.send_json({"type": "input.done"})
+        sounds = b""
+        while (message := session.receive())["type"] != "websocket.close":
+            sounds += message.get("bytes") or b""
+    assert np.array_equal(np.frombuffer(sounds, "<i2"), np.frombuffer(whole, "<i2"))
+
+
+def test_a_flush_speaks_what_has_no_end_yet(client: TestClient) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, "An open end")
+        session.send_json({"type": "input.flush"})
+        assert segment(session)[0]["text"] == "An open end"
+
+
+class Hanging(FakeCrew):
+    def __init__(self) -> None:
+        super().__init__()
+        self.replies: list[Reply] = []
+
+    def speak(self, segment: Segment) -> Reply:
+        self.segments.append(segment)
+        self.replies.append(Reply(hangs=True))
+        return self.replies[-1]
+
+
+def wait_for(replies: list[Reply]) -> Reply:
+    deadline = time.monotonic() + 5
+    while not replies and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return replies[0]
+
+
+def test_a_cancel_calls_off_what_is_spoken_and_the_session_goes_on() -> None:
+    crew = Hanging()
+    with TestClient(SpeechApi(Settings(), crew).routes()).websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, "This will be cut off. And this is never said")
+        reply = wait_for(crew.replies)
+        session.send_json({"type": "input.cancel"})
+        assert session.receive_json() == {"type": "input.cancelled"}
+        session.send_json({"type": "input.done"})
+        assert session.receive_json()["type"] == "session.done"
+    assert reply.cancelled
+    assert len(crew.segments) == 1
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_word_frees_its_rows_and_its_place() -> None:
+    crew = Hanging()
+    api = SpeechApi(Settings(most_requests_in_flight=1), crew)
+    client = TestClient(api.routes())
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, "This is being spoken. And th")
+        reply = wait_for(crew.replies)
+    assert reply.cancelled
+    with client.websocket_connect(PATH) as session:  # the one place is free again
+        session.send_json(CONFIG)
+        assert session.receive_json()["type"] == "session.created"
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"type": "input.text", "text": "Hello."}, "type"),
+        (CONFIG | {"n": 2}, "n"),
+        (CONFIG | {"seconds": 3}, "seconds"),
+        (CONFIG | {"input": "Hello."}, "input"),
+        (CONFIG | {"temperature": 9}, "temperature"),
+        (CONFIG | {"no_such": 1}, "no_such"),
+        (CONFIG | {"language": "no language"}, "language"),
+    ],
+)
+def test_a_session_that_can_not_be_is_refused_by_its_field(
+    client: TestClient, message: dict[str, Any], param: str
+) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(message)
+        assert error(session)["param"] == param
+        with pytest.raises(WebSocketDisconnect) as closed:
+            session.receive_json()
+        assert closed.value.code == 1008
+
+
+@pytest.mark.parametrize("message", ["no json", "[]", '{"type": "input.text"}', '{"type": "input.sing"}'])
+def test_a_message_that_can_not_be_read_ends_the_session_with_its_reason(client: TestClient, message: str) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        session.send_text(message)
+        assert error(session)["type"] == "invalid_request_error"
+
+
+def test_a_segment_that_stays_bad_ends_the_session_with_its_reason(client: TestClient, crew: FakeCrew) -> None:
+    crew.silent_segments = (0,)
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, "This comes out silent. And")
+        assert error(session)["code"] == "bad_segment"

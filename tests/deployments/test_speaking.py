@@ -1,0 +1,148 @@
+"""Segments as they were wished for: the best of several, again when bad, from the cache when known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_crew import Reply, spoken
+
+from deployments.errors import ApiError
+from deployments.speaking import Speaker, Utterance, Wishes
+from voice_core.speech import FinishReason, Segment, Speech
+
+SEGMENT = Segment("Hello there.", 2.0, seeds=(5, 6))
+
+Change = Callable[[int, Speech], Speech]  # of the speech of a call, counted from 1
+
+
+class Voice:
+    """Speaks hums, changed as a test wants; remembers every segment that it was asked for."""
+
+    def __init__(self, change: Change = lambda _, speech: speech) -> None:
+        self.asked: list[Segment] = []
+        self._change = change
+
+    def __call__(self, segment: Segment) -> Reply:
+        self.asked.append(segment)
+        return Reply([self._change(len(self.asked), speech) for speech in spoken(segment)])
+
+
+class Memory:
+    def __init__(self) -> None:
+        self.kept: dict[str, Speech] = {}
+
+    async def get(self, key: str) -> Speech | None:
+        return self.kept.get(key)
+
+    async def put(self, key: str, speech: Speech) -> None:
+        self.kept[key] = speech
+
+
+def speak(voice: Voice, **wishes: object) -> list[Utterance]:
+    return asyncio.run(Speaker(voice).speak(SEGMENT, Wishes(**wishes)))  # type: ignore[arg-type]
+
+
+def unended(speech: Speech) -> Speech:
+    return replace(speech, finish_reason=FinishReason.LENGTH)
+
+
+def test_a_good_segment_is_spoken_once_for_every_seed() -> None:
+    voice = Voice()
+    utterances = speak(voice)
+    assert [utterance.speech.seed for utterance in utterances] == [5, 6]
+    assert [utterance.attempts for utterance in utterances] == [1, 1]
+    assert len(voice.asked) == 1
+
+
+def test_only_the_bad_sample_is_spoken_again_and_with_another_seed() -> None:
+    voice = Voice(lambda call, speech: unended(speech) if call == 1 and speech.seed == 6 else speech)
+    first, second = speak(voice)
+    assert (first.speech.seed, first.attempts) == (5, 1)
+    assert second.attempts == 2
+    assert voice.asked[1].seeds == (second.speech.seed,)
+    assert second.speech.seed not in (5, 6)
+
+
+def test_the_same_request_is_retried_with_the_same_seeds() -> None:
+    def change(call: int, speech: Speech) -> Speech:
+        return unended(speech) if call < 3 else speech
+
+    voices = Voice(change), Voice(change)
+    assert [one.speech.seed for one in speak(voices[0])] == [one.speech.seed for one in speak(voices[1])]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (unended, "did not end by itself"),
+        (lambda speech: replace(speech, samples=np.zeros_like(speech.samples)), "silent"),
+        (lambda speech: replace(speech, samples=speech.samples[:8000]), "it took 0.50 s"),
+    ],
+)
+def test_what_stays_bad_fails_with_its_fault_after_three_times(change: Callable[[Speech], Speech], fault: str) -> None:
+    voice = Voice(lambda _, speech: change(speech))
+    with pytest.raises(ApiError, match=fault) as failure:
+        speak(voice, tolerance_seconds=0.2)
+    assert (failure.value.status, failure.value.code) == (422, "bad_segment")
+    assert len(voice.asked) == 3
+
+
+def test_without_retries_a_bad_segment_fails_at_once_or_is_kept_with_its_fault() -> None:
+    voice = Voice(lambda _, speech: unended(speech))
+    with pytest.raises(ApiError, match="once"):
+        speak(voice, retries=0)
+    kept = speak(voice, retries=0, keep_bad=True)
+    assert all("did not end" in utterance.faults[0] for utterance in kept)
+    assert len(voice.asked) == 2
+
+
+def test_marks_alone_may_be_silent() -> None:
+    voice = Voice(lambda _, speech: replace(speech, samples=np.zeros_like(speech.samples)))
+    asyncio.run(Speaker(voice).speak(replace(SEGMENT, text="…"), Wishes()))
+
+
+def test_the_best_of_several_candidates_is_kept_and_all_are_told() -> None:
+    voice = Voice(lambda _, speech: speech if speech.seed % 2 else unended(speech))
+    utterances = speak(voice, best_of=4)
+    assert len(voice.asked[0].seeds) == 8
+    assert len(set(voice.asked[0].seeds)) == 8
+    for utterance in utterances:
+        assert len(utterance.candidates) == 4
+        assert utterance.speech.seed in [candidate.seed for candidate in utterance.candidates]
+        best = min(candidate.judgement.score for candidate in utterance.candidates)
+        chosen = [one for one in utterance.candidates if one.seed == utterance.speech.seed]
+        assert chosen[0].judgement.score == best
+
+
+def test_a_retry_seed_and_a_candidate_seed_are_never_those_of_another_sample() -> None:
+    voice = Voice(lambda _, speech: unended(speech))
+    speak(voice, retries=2, keep_bad=True, best_of=3)
+    seeds = [seed for segment in voice.asked for seed in segment.seeds]
+    assert len(set(seeds)) == len(seeds) == 18
+
+
+def keys(segment: Segment) -> tuple[str, ...]:
+    return tuple(f"{segment.text}/{seed}" for seed in segment.seeds)
+
+
+def test_what_was_spoken_before_is_not_spoken_again() -> None:
+    async def twice(voice: Voice, memory: Memory) -> tuple[list[Utterance], list[Utterance]]:
+        speaker = Speaker(voice, memory, keys)
+        first = await speaker.speak(replace(SEGMENT, seeds=(5,)), Wishes())
+        return first, await speaker.speak(SEGMENT, Wishes())
+
+    voice, memory = Voice(), Memory()
+    first, second = asyncio.run(twice(voice, memory))
+    assert [segment.seeds for segment in voice.asked] == [(5,), (6,)]
+    assert [utterance.cached for utterance in first + second] == [False, True, False]
+    assert np.array_equal(first[0].speech.samples, second[0].speech.samples)
+
+
+def test_a_request_may_pass_the_cache_by() -> None:
+    voice, memory = Voice(), Memory()
+    asyncio.run(Speaker(voice, memory, keys).speak(SEGMENT, Wishes(cached=False)))
+    assert not memory.kept
