@@ -1,0 +1,219 @@
+"""The server under steady load for a long time: python benchmarks/soak.py [--minutes 30] [--quick]
+
+Starts the server as its user would, keeps a steady load on it (an open loop at a share of what it was seen to bear) of
+whole answers, streams, clients that hang up and requests that are wrong, and looks every few seconds at what every
+process of it holds. Memory must not grow: its slope is fitted to the second half of the run, after caches have filled.
+Nor may the queue: latency of the last quarter is told beside that of the second one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from benchmarks.processes import Holdings, tree
+from benchmarks.reporting import report, table
+from benchmarks.serving import request_bodies
+
+START_SECONDS = 300.0
+LOOK_SECONDS = 5.0
+CALLERS = 6  # of the closed loop that tells what the server bears
+SHARE = 0.5  # of that, under which it then stays
+KINDS = {"whole": 6, "stream": 3, "events": 2, "hang-up": 2, "wrong": 1}  # how often each is sent
+COLUMNS = ["process", "memory at half time (MB)", "at the end", "slope (MB/h)", "files", "threads"]
+
+
+@dataclass
+class Log:
+    """What was seen."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    latencies: list[tuple[float, float]] = field(default_factory=list)  # when sent, and seconds to the last byte
+    looks: list[tuple[float, list[Holdings]]] = field(default_factory=list)
+    most_in_flight: int = 0
+    in_flight: int = 0
+
+
+async def main() -> None:
+    options = _options()
+    seconds = 60.0 if options.quick else options.minutes * 60
+    with tempfile.TemporaryDirectory() as voices:
+        server, url = start_server(voices)
+        try:
+            async with httpx.AsyncClient(
+                base_url=url, timeout=120, limits=httpx.Limits(max_connections=None)
+            ) as client:
+                rate = SHARE * await closed_loop_rate(client, 10.0 if options.quick else 30.0)
+                log = await soak(client, server.pid, rate, seconds)
+                last = await client.post("/v1/audio/speech", json=next(request_bodies()))
+                last.raise_for_status()
+        finally:
+            server.send_signal(signal.SIGTERM)
+            exit_code = server.wait(timeout=180)
+    rows, growth = memory_table(log)
+    early, late = (_median(part) for part in _parts(log.latencies, seconds))
+    summary = {
+        "minutes": round(seconds / 60, 1),
+        "requests": sum(log.outcomes.values()),
+        "requests_per_s": round(rate, 3),
+        "outcomes": dict(log.outcomes),
+        "memory_slope_mb_per_hour": round(growth, 2),
+        "median_seconds_second_quarter": round(early, 3),
+        "median_seconds_last_quarter": round(late, 3),
+        "most_in_flight": log.most_in_flight,
+        "exit_code": exit_code,
+    }
+    report("soak", "The server under steady load", table(COLUMNS, rows), summary, keep=not options.quick)
+
+
+def start_server(voices: str) -> tuple[subprocess.Popen[str], str]:
+    """Start the server on a free port and wait until it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "deployments", "--port", str(port), "--voices", voices]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[1])
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return server, url
+        except httpx.HTTPError:
+            time.sleep(0.5)
+    server.kill()
+    raise SystemExit("the server did not become ready")
+
+
+async def closed_loop_rate(client: httpx.AsyncClient, seconds: float) -> float:
+    """Return how many requests a second the server answers to a few callers that never pause."""
+    deadline, bodies, done = time.perf_counter() + seconds, request_bodies(), 0
+
+    async def caller() -> None:
+        nonlocal done
+        while time.perf_counter() < deadline:
+            (await client.post("/v1/audio/speech", json=next(bodies))).raise_for_status()
+            done += time.perf_counter() < deadline
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return done / seconds
+
+
+async def soak(client: httpx.AsyncClient, server_pid: int, requests_per_second: float, seconds: float) -> Log:
+    """Send requests of all kinds at Poisson times; look at the server's processes all the while."""
+    log, rng, bodies, start = Log(), random.Random(0), request_bodies(), time.perf_counter()
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def look() -> None:
+        while True:
+            log.looks.append((time.perf_counter() - start, await asyncio.to_thread(tree, server_pid)))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    looking = asyncio.create_task(look())
+    while time.perf_counter() - start < seconds:
+        (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
+        task = asyncio.create_task(_send(client, kind, next(bodies), rng.random(), log, start))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        log.most_in_flight = max(log.most_in_flight, len(under_way))
+        await asyncio.sleep(rng.expovariate(requests_per_second))
+    await asyncio.gather(*under_way)
+    looking.cancel()
+    return log
+
+
+async def _send(
+    client: httpx.AsyncClient, kind: str, body: dict[str, Any], chance: float, log: Log, start: float
+) -> None:
+    """Send one request and note what became of it; `chance` in 0..1 decides when a client hangs up."""
+    if kind in ("stream", "events", "hang-up"):
+        body = body | {"stream_format": "sse" if kind == "events" else "audio"}
+    if kind == "wrong":
+        body = body | {"temperature": 99}
+    sent_at, began = time.perf_counter() - start, time.perf_counter()
+    try:
+        async with asyncio.timeout(0.02 + chance if kind == "hang-up" else None):
+            async with client.stream("POST", "/v1/audio/speech", json=body) as answer:
+                size = sum([len(chunk) async for chunk in answer.aiter_bytes()])
+    except TimeoutError:
+        log.outcomes["hang-up left"] += 1
+        return
+    except httpx.HTTPError as error:
+        log.outcomes[f"{kind} {type(error).__name__}"] += 1
+        return
+    log.outcomes[f"{kind} {answer.status_code}"] += 1
+    if answer.status_code == 200 and size:
+        log.latencies.append((sent_at, time.perf_counter() - began))
+
+
+def memory_table(log: Log) -> tuple[list[list[object]], float]:
+    """Return a row for every process that lived through the second half, and the slope of all together in MB/h."""
+    half = log.looks[len(log.looks) // 2 :]
+    held: dict[int, list[tuple[float, Holdings]]] = defaultdict(list)
+    for moment, processes in half:
+        for process in processes:
+            held[process.pid].append((moment, process))
+    rows: list[list[object]] = []
+    for looks in held.values():
+        if len(looks) == len(half):
+            (_, first), (_, last) = looks[0], looks[-1]
+            slope = _slope([(moment, process.memory_mb) for moment, process in looks])
+            rows.append([_short(first.name), first.memory_mb, last.memory_mb, slope, last.files, last.threads])
+    rows.sort(key=lambda row: -float(str(row[3])))
+    whole = [(moment, sum(process.memory_mb for process in processes)) for moment, processes in half]
+    rows.append(["all together", whole[0][1], whole[-1][1], _slope(whole), "", ""])
+    return rows, _slope(whole)
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float:
+    """Return the slope per hour of values over seconds, by least squares."""
+    moments, values = zip(*points, strict=True)
+    return float(np.polyfit(np.array(moments) / 3600, values, 1)[0]) if len(points) > 1 else 0.0
+
+
+def _parts(latencies: Sequence[tuple[float, float]], seconds: float) -> list[list[float]]:
+    """Return the latencies of the second and of the last quarter."""
+    quarters = [[one for sent, one in latencies if int(4 * sent / seconds) == quarter] for quarter in range(4)]
+    return [quarters[1], quarters[3]]
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values) if values else float("nan")
+
+
+def _short(name: str) -> str:
+    """Return a process's title without what is the same in all of them, or different in every run."""
+    title = re.match(r"ray::\S+", name)
+    return title.group() if title else " ".join(itertools.islice((Path(word).name for word in name.split()), 3))[:60]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--quick", action="store_true", help="a minute of load, and no results file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
