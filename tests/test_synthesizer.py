@@ -109,3 +109,12 @@ def test_the_facts_tell_how_texts_must_be_written(synthesizer: Synthesizer) -> N
     assert synthesizer.facts.text_normaliser == "english_words"
     assert synthesizer.facts.alphabet is not None
     assert "a" in synthesizer.facts.alphabet
+
+
+def test_the_facts_tell_models_apart_that_sound_otherwise(synthesizer: Synthesizer) -> None:
+    again = Synthesizer.load("embedded", device="cpu", max_rows=1)
+    exact = Synthesizer.load("embedded", device="cpu", max_rows=1, deterministic=True)
+    again.close()
+    exact.close()
+    assert again.facts.model_fingerprint == synthesizer.facts.model_fingerprint
+    assert exact.facts.model_fingerprint != synthesizer.facts.model_fingerprint

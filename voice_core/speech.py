@@ -113,6 +113,7 @@ class ModelFacts:
     device: str
     max_rows: int
     code_fingerprint: str  # of the codes that voice prompts must be made of
+    model_fingerprint: str  # of all that decides how a segment sounds: equal ones speak alike
     load_seconds: float  # from the first look at the checkpoint to a decoder that has spoken
     text_normaliser: str | None = None  # one of NORMALISERS: how texts are written before the tokenizer sees them
     alphabet: str | None = None  # every character that it reads, where its tokenizer goes letter by letter

@@ -21,6 +21,7 @@ from voice_core.decoding.rows import Row, SpokenRow, prompt_row_codes, row_targe
 from voice_core.decoding.slots import slot_bytes
 from voice_core.embedded import DIRECTORY as EMBEDDED_DIRECTORY
 from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
+from voice_core.fingerprint import model_fingerprint
 from voice_core.hub import checkpoint_directory
 from voice_core.judging import repeated_share
 from voice_core.memory import free_host_bytes
@@ -28,7 +29,7 @@ from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
 from voice_core.model.network import Network
 from voice_core.model.packing import pack_linears
-from voice_core.model.tokenizer import TextTokenizer, load_tokenizer
+from voice_core.model.tokenizer import TextTokenizer, load_tokenizer, tokenizer_directory
 from voice_core.speech import ModelFacts, Segment, Speech
 
 logger = logging.getLogger(__name__)
@@ -82,12 +83,13 @@ class Synthesizer:
         tokenizer: TextTokenizer,
         codec: Codec,
         code_fingerprint: str,
+        model_fingerprint: str,
         started_at: float,
     ) -> None:
         """Take the parts over and warm them up.
 
-        `code_fingerprint` is that of the codes that voice prompts must be made of; `started_at` is when loading
-        began, on time.perf_counter's clock.
+        `code_fingerprint` is that of the codes that voice prompts must be made of, `model_fingerprint` that of all that
+        decides how a segment sounds; `started_at` is when loading began, on time.perf_counter's clock.
         """
         self._config = decoder.config
         self._tokenizer = tokenizer
@@ -102,6 +104,7 @@ class Synthesizer:
             device=str(decoder.network.device),
             max_rows=decoder.slots.slots,
             code_fingerprint=code_fingerprint,
+            model_fingerprint=model_fingerprint,
             load_seconds=time.perf_counter() - started_at,
             text_normaliser=self._config.text_normaliser,
             alphabet=tokenizer.alphabet,
@@ -141,9 +144,15 @@ class Synthesizer:
             max_tokens=LONGEST_TEXT_TOKENS,
             deterministic=deterministic,
         )
-        engine = Engine(decoder, in_flight=in_flight, largest_share=largest_share)
         return cls(
-            model, decoder, engine, load_tokenizer(directory, config), codec, code_fingerprint(codec_place), started_at
+            model,
+            decoder,
+            Engine(decoder, in_flight=in_flight, largest_share=largest_share),
+            load_tokenizer(directory, config),
+            codec,
+            code_fingerprint(codec_place),
+            _model_fingerprint(directory, codec_place, config, network, deterministic=deterministic),
+            started_at,
         )
 
     @property
@@ -301,6 +310,14 @@ def _chosen_dtype(precision: str, device: torch.device, config: ModelConfig) -> 
     if precision not in DTYPES:
         raise SettingError(f"precision: {precision!r} is not one of auto, {', '.join(DTYPES)}")
     return DTYPES[precision]
+
+
+def _model_fingerprint(
+    directory: Path, codec: Path, config: ModelConfig, network: Network, *, deterministic: bool
+) -> str:
+    """Rounding counts too: on another device, in another precision, or in steps of another size it is another."""
+    settings = (network.device.type, str(network.dtype), f"deterministic {deterministic}", f"torch {torch.__version__}")
+    return model_fingerprint(directory, codec, tokenizer_directory(directory, config), *settings)
 
 
 def _check_codec(codec: Codec, config: ModelConfig, directory: Path) -> None:

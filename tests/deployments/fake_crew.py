@@ -24,6 +24,7 @@ FACTS = ModelFacts(
     device="cpu",
     max_rows=16,
     code_fingerprint="codec",
+    model_fingerprint="model",
     load_seconds=1.0,
 )
 

@@ -41,19 +41,24 @@ class TextTokenizer:
 
 def load_tokenizer(directory: Path, config: ModelConfig) -> TextTokenizer:
     """Return the tokenizer of the checkpoint in `directory`, or else the one that its config names."""
-    reader = _reader_in(directory)
-    if reader is None:
-        if config.tokenizer_name is None:
-            reason = "no tokenizer.json or tokenizer.model here, and config.json names no text_tokenizer_name"
-            raise CheckpointError(str(directory), "text_tokenizer_name", reason)
-        named = checkpoint_directory(config.tokenizer_name, relative_to=directory)
-        reader = _reader_in(named)
-        if reader is None:
-            reason = f"{config.tokenizer_name!r} holds neither tokenizer.json nor tokenizer.model"
-            raise CheckpointError(str(directory / "config.json"), "text_tokenizer_name", reason)
+    reader = _reader_in(tokenizer_directory(directory, config))
     return TextTokenizer(
         reader.encode, config.text_separator_id, config.text_prefix_id, config.text_suffix_id, reader.alphabet
     )
+
+
+def tokenizer_directory(directory: Path, config: ModelConfig) -> Path:
+    """Return where the tokenizer of the checkpoint in `directory` lies; CheckpointError if it has none."""
+    if _has_tokenizer(directory):
+        return directory
+    if config.tokenizer_name is None:
+        reason = "no tokenizer.json or tokenizer.model here, and config.json names no text_tokenizer_name"
+        raise CheckpointError(str(directory), "text_tokenizer_name", reason)
+    named = checkpoint_directory(config.tokenizer_name, relative_to=directory)
+    if not _has_tokenizer(named):
+        reason = f"{config.tokenizer_name!r} holds neither tokenizer.json nor tokenizer.model"
+        raise CheckpointError(str(directory / "config.json"), "text_tokenizer_name", reason)
+    return named
 
 
 class _Reader(NamedTuple):
@@ -61,12 +66,13 @@ class _Reader(NamedTuple):
     alphabet: str | None
 
 
-def _reader_in(directory: Path) -> _Reader | None:
-    if (file := directory / "tokenizer.json").is_file():
-        return _fast_reader(file)
-    if (directory / "tokenizer.model").is_file():
-        return _slow_reader(directory)
-    return None
+def _has_tokenizer(directory: Path) -> bool:
+    return (directory / "tokenizer.json").is_file() or (directory / "tokenizer.model").is_file()
+
+
+def _reader_in(directory: Path) -> _Reader:
+    file = directory / "tokenizer.json"
+    return _fast_reader(file) if file.is_file() else _slow_reader(directory)
 
 
 def _fast_reader(file: Path) -> _Reader:
