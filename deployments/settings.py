@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from voice_core.speech import ReferenceLimits
 
 EMBEDDED = "embedded"  # the model that comes with the package
+MEMORY, OFF = "memory", "off"  # places of the segment cache that are none
 
 Device = Literal["auto", "cuda", "cpu"]  # no mps: draws are made in float64, which Metal does not have
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -58,6 +59,13 @@ class Settings(BaseModel):
         default="~/.local/share/voice-serve/voices",
         description="where voices are kept: a folder that every node sees, or a URI of fsspec such as s3://bucket/voices",
     )
+    segment_cache: str = Field(
+        default=MEMORY,
+        description="where spoken segments are kept for whoever asks for the same: 'memory' (of each ingress), 'off', "
+        "a folder that every node sees, or a URI of fsspec",
+    )
+    # 256 MiB: an hour of speech at 16 kHz
+    segment_cache_bytes: int = Field(default=268_435_456, ge=1, description="of spoken segments that are kept")
     most_voices: int = Field(default=1000, ge=0, description="that are kept")
     shortest_reference_seconds: float = Field(default=1.0, gt=0, description="of a recording to imitate")
     longest_reference_seconds: float = Field(
@@ -73,9 +81,16 @@ class Settings(BaseModel):
     @classmethod
     def _voices_mean_the_same_everywhere(cls, voices: str) -> str:
         """A relative folder would lie in another place for every process."""
-        if "://" not in voices and not voices.startswith(("/", "~")):
+        if not _means_the_same_everywhere(voices):
             raise ValueError("must be an absolute path, one that begins with ~, or a URI")
         return voices
+
+    @field_validator("segment_cache")
+    @classmethod
+    def _the_segment_cache_is_the_same_everywhere(cls, place: str) -> str:
+        if place not in (MEMORY, OFF) and not _means_the_same_everywhere(place):
+            raise ValueError(f"must be {MEMORY!r}, {OFF!r}, an absolute path, one that begins with ~, or a URI")
+        return place
 
     @model_validator(mode="after")
     def _some_reference_fits(self) -> Self:
@@ -92,6 +107,10 @@ class Settings(BaseModel):
     @property
     def reference_limits(self) -> ReferenceLimits:
         return ReferenceLimits(self.shortest_reference_seconds, self.longest_reference_seconds)
+
+
+def _means_the_same_everywhere(place: str) -> bool:
+    return "://" in place or place.startswith(("/", "~"))
 
 
 class Admission(BaseModel):
