@@ -28,7 +28,20 @@ SERVER_PACKAGES = {"ray", "starlette", "fastapi", "uvicorn", "deployments"}
 
 # What a GPU machine with nothing but torch, numpy and safetensors must be able to import.
 BARE = ["voice_core.model.checkpoint", "voice_core.decoding.engine", "voice_core.codec.worker", "benchmarks.decode"]
-NOT_BARE = ["ray", "soundfile", "soxr", "transformers", "tokenizers", "pyopenjtalk", "pypinyin", "sentencex", "regex"]
+NOT_BARE = [
+    "ray",
+    "soundfile",
+    "soxr",
+    "pyloudnorm",
+    "scipy",
+    "av",
+    "transformers",
+    "tokenizers",
+    "pyopenjtalk",
+    "pypinyin",
+    "sentencex",
+    "regex",
+]
 
 
 def imports(file: Path) -> Iterator[str]:
