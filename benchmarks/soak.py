@@ -38,6 +38,7 @@ from benchmarks.reporting import report, table
 from benchmarks.serving import request_bodies
 
 START_SECONDS = 300.0
+CACHE_BYTES = 20_000_000
 LOOK_SECONDS = 5.0
 CALLERS = 6  # of the closed loop that tells what the server bears
 SHARE = 0.5  # of that, under which it then stays
@@ -94,6 +95,7 @@ def start_server(voices: str) -> tuple[subprocess.Popen[str], str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "deployments", "--port", str(port), "--voices", voices]
+    command += ["--segment-cache-bytes", str(CACHE_BYTES)]  # so that it is full before the half that is looked at
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[1])
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:

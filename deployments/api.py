@@ -25,6 +25,7 @@ from deployments.fan_out import PendingReply, all_of, ask_each, in_order
 from deployments.house import House, Housemates
 from deployments.live import LiveApi
 from deployments.script import Script, check_work, write_script
+from deployments.segment_cache import open_cache
 from deployments.settings import Settings
 from deployments.speaking import Speaker, Utterance
 from deployments.speech_request import SpeechRequest
@@ -59,7 +60,7 @@ class SpeechApi:
         self._door = Door(settings)
         self._house = House(crew, largest_share=settings.largest_share)
         self._desk = VoiceDesk(settings, crew)
-        self._speaker = Speaker(crew.speak)
+        self._speaker = Speaker(crew.speak, open_cache(settings.segment_cache, settings.segment_cache_bytes))
         self._live = LiveApi(settings, self._door, self._house, self._speaker, self._script)
         self._voices = VoicesApi(settings, self._desk, self._door)
         self._started_at = int(time.time())
@@ -141,7 +142,7 @@ class SpeechApi:
 
         async def speak(segment: Segment) -> list[Utterance]:
             nonlocal first_done
-            utterances = await self._speaker.speak(segment, wanted.wishes)
+            utterances = await self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint)
             first_done = True
             return utterances
 

@@ -70,11 +70,11 @@ class LiveApi:
         check_work(piece, script, self._settings.longest_speech_seconds)
         return [replace(segment, index=first_index + segment.index) for segment in script.segments], script
 
-    def begin(self, segment: Segment, wanted: SpeechRequest, turns: asyncio.Semaphore) -> Utterances:
+    def begin(self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore) -> Utterances:
         """Have a segment spoken as soon as it has its turn. ApiError if there is no room for it."""
         room = ExitStack()
         room.enter_context(self._door.take_on(segment.seconds * wanted.best_of))
-        utterances = asyncio.create_task(self._speak(segment, wanted, turns))
+        utterances = asyncio.create_task(self._speak(segment, wanted, facts, turns))
         utterances.add_done_callback(lambda _: room.close())
         return utterances
 
@@ -86,9 +86,11 @@ class LiveApi:
     def longest_text_characters(self) -> int:
         return self._settings.longest_text_characters
 
-    async def _speak(self, segment: Segment, wanted: SpeechRequest, turns: asyncio.Semaphore) -> list[Utterance]:
+    async def _speak(
+        self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore
+    ) -> list[Utterance]:
         async with turns:
-            return await self._speaker.speak(segment, wanted.wishes)
+            return await self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint)
 
 
 class Session:
@@ -97,6 +99,7 @@ class Session:
     def __init__(self, websocket: WebSocket, wanted: SpeechRequest, facts: ModelFacts, api: LiveApi) -> None:
         self._websocket = websocket
         self._wanted = wanted
+        self._facts = facts
         self._api = api
         self._seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
         self._recording = Recording(wanted.response_format, facts.sample_rate, wanted.inter_segment_silence)
@@ -167,7 +170,7 @@ class Session:
             return
         segments, _ = await self._api.plan(self._wanted, self._seed, text, self._segments)
         for segment in segments:
-            utterances = self._api.begin(segment, self._wanted, self._turns)
+            utterances = self._api.begin(segment, self._wanted, self._facts, self._turns)
             self._under_way.add(utterances)
             utterances.add_done_callback(self._under_way.discard)
             self._spoken.put_nowait(utterances)

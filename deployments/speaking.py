@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Protocol
 
 from deployments.errors import ApiError
 from deployments.fan_out import PendingReply, ask_again
+from deployments.segment_cache import SegmentCache, segment_key
 from voice_core.judging import Judgement, is_silent, judge
 from voice_core.seeds import candidate_seeds, retry_seed
 from voice_core.speech import FinishReason, Segment, Speech
@@ -47,34 +47,25 @@ class Utterance:
     candidates: tuple[Candidate, ...] = ()  # of the last attempt, the chosen one among them
 
 
-class SegmentCache(Protocol):
-    """Keeps what was spoken under a key that says everything that decides its sound."""
-
-    async def get(self, key: str) -> Speech | None: ...
-
-    async def put(self, key: str, speech: Speech) -> None: ...
-
-
 class Speaker:
     """Speaks segments for one request or many."""
 
     def __init__(
-        self,
-        speak: Callable[[Segment], PendingReply[list[Speech]]],
-        cache: SegmentCache | None = None,
-        keys: Callable[[Segment], tuple[str, ...]] | None = None,
+        self, speak: Callable[[Segment], PendingReply[list[Speech]]], cache: SegmentCache | None = None
     ) -> None:
-        """`keys` gives the cache's key for every seed of a segment."""
         self._speak = speak
         self._cache = cache
-        self._keys = keys
 
-    async def speak(self, segment: Segment, wishes: Wishes) -> list[Utterance]:
-        """Return one utterance for every seed of the segment. Raises ApiError for one that stays bad."""
+    async def speak(self, segment: Segment, wishes: Wishes, model_fingerprint: str) -> list[Utterance]:
+        """Return one utterance for every seed of the segment. Raises ApiError for one that stays bad.
+
+        `model_fingerprint` is that of ModelFacts: what was spoken before counts only if the same model spoke it.
+        """
         utterances: dict[int, Utterance] = {}  # by place among the seeds
         attempt = 0
         while missing := [place for place in range(len(segment.seeds)) if place not in utterances]:
-            tried = await self._attempt(segment, [segment.seeds[place] for place in missing], attempt, wishes)
+            seeds = [retry_seed(segment.seeds[place], attempt) for place in missing]
+            tried = await self._attempt(segment, seeds, attempt, wishes, model_fingerprint)
             last = attempt >= wishes.retries
             for place, utterance in zip(missing, tried, strict=True):
                 if not utterance.faults or (last and wishes.keep_bad):
@@ -84,10 +75,14 @@ class Speaker:
             attempt += 1
         return [utterances[place] for place in range(len(segment.seeds))]
 
-    async def _attempt(self, segment: Segment, seeds: Sequence[int], attempt: int, wishes: Wishes) -> list[Utterance]:
+    async def _attempt(
+        self, segment: Segment, seeds: Sequence[int], attempt: int, wishes: Wishes, model_fingerprint: str
+    ) -> list[Utterance]:
         """Speak the candidates of every seed together and choose one for each."""
-        groups = [candidate_seeds(retry_seed(seed, attempt), wishes.best_of) for seed in seeds]
-        spoken = await self._spoken(replace(segment, seeds=tuple(chain(*groups))), wishes.cached)
+        all_seeds = chain(*(candidate_seeds(seed, wishes.best_of) for seed in seeds))
+        asked = replace(segment, seeds=tuple(all_seeds))
+        cache = self._cache if wishes.cached else None
+        spoken = await self._spoken(asked, cache, model_fingerprint)
         utterances = []
         for start in range(0, len(spoken), wishes.best_of):
             group = spoken[start : start + wishes.best_of]
@@ -102,24 +97,24 @@ class Speaker:
             utterances.append(best)
         return utterances
 
-    async def _spoken(self, segment: Segment, cached: bool) -> list[tuple[Speech, bool]]:
+    async def _spoken(
+        self, segment: Segment, cache: SegmentCache | None, model_fingerprint: str
+    ) -> list[tuple[Speech, bool]]:
         """Return a speech for every seed, and whether it had been spoken before."""
-        if self._cache is None or self._keys is None or not cached:
+        if cache is None:
             return [(speech, False) for speech in await ask_again(lambda: self._speak(segment))]
-        keys = self._keys(segment)
-        known = [await self._cache.get(key) for key in keys]
-        unknown = replace(
-            segment,
-            seeds=tuple(seed for seed, speech in zip(segment.seeds, known, strict=True) if speech is None),
-        )
-        fresh = iter(await ask_again(lambda: self._speak(unknown)) if unknown.seeds else [])
+        keys = segment_key(segment, model_fingerprint)
+        known = [await cache.get(key) for key in keys]
+        missing = [seed for seed, speech in zip(segment.seeds, known, strict=True) if speech is None]
+        unknown = replace(segment, seeds=tuple(missing))
+        fresh = iter(await ask_again(lambda: self._speak(unknown)) if missing else [])
         spoken = []
         for key, speech in zip(keys, known, strict=True):
             if speech is not None:
                 spoken.append((speech, True))
                 continue
             spoken.append((next(fresh), False))
-            await self._cache.put(key, spoken[-1][0])
+            await cache.put(key, spoken[-1][0])
         return spoken
 
 

@@ -64,6 +64,8 @@ def test_every_setting_is_an_option_of_the_launcher() -> None:
         shortest_reference_seconds=11,
         longest_reference_seconds=12,
         whisper_model="elsewhere",
+        segment_cache="/spoken",
+        segment_cache_bytes=13,
     )
     options: list[str] = []
     for name, value in wanted:

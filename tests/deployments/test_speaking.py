@@ -11,6 +11,7 @@ import pytest
 from fake_crew import Reply, spoken
 
 from deployments.errors import ApiError
+from deployments.segment_cache import MemoryCache
 from deployments.speaking import Speaker, Utterance, Wishes
 from voice_core.speech import FinishReason, Segment, Speech
 
@@ -31,19 +32,8 @@ class Voice:
         return Reply([self._change(len(self.asked), speech) for speech in spoken(segment)])
 
 
-class Memory:
-    def __init__(self) -> None:
-        self.kept: dict[str, Speech] = {}
-
-    async def get(self, key: str) -> Speech | None:
-        return self.kept.get(key)
-
-    async def put(self, key: str, speech: Speech) -> None:
-        self.kept[key] = speech
-
-
 def speak(voice: Voice, **wishes: object) -> list[Utterance]:
-    return asyncio.run(Speaker(voice).speak(SEGMENT, Wishes(**wishes)))  # type: ignore[arg-type]
+    return asyncio.run(Speaker(voice).speak(SEGMENT, Wishes(**wishes), "model"))  # type: ignore[arg-type]
 
 
 def unended(speech: Speech) -> Speech:
@@ -102,7 +92,7 @@ def test_without_retries_a_bad_segment_fails_at_once_or_is_kept_with_its_fault()
 
 def test_marks_alone_may_be_silent() -> None:
     voice = Voice(lambda _, speech: replace(speech, samples=np.zeros_like(speech.samples)))
-    asyncio.run(Speaker(voice).speak(replace(SEGMENT, text="…"), Wishes()))
+    asyncio.run(Speaker(voice).speak(replace(SEGMENT, text="…"), Wishes(), "model"))
 
 
 def test_the_best_of_several_candidates_is_kept_and_all_are_told() -> None:
@@ -125,24 +115,26 @@ def test_a_retry_seed_and_a_candidate_seed_are_never_those_of_another_sample() -
     assert len(set(seeds)) == len(seeds) == 18
 
 
-def keys(segment: Segment) -> tuple[str, ...]:
-    return tuple(f"{segment.text}/{seed}" for seed in segment.seeds)
-
-
 def test_what_was_spoken_before_is_not_spoken_again() -> None:
-    async def twice(voice: Voice, memory: Memory) -> tuple[list[Utterance], list[Utterance]]:
-        speaker = Speaker(voice, memory, keys)
-        first = await speaker.speak(replace(SEGMENT, seeds=(5,)), Wishes())
-        return first, await speaker.speak(SEGMENT, Wishes())
+    async def twice(voice: Voice) -> tuple[list[Utterance], list[Utterance]]:
+        speaker = Speaker(voice, MemoryCache(10**7))
+        first = await speaker.speak(replace(SEGMENT, seeds=(5,), request="one"), Wishes(), "model")
+        return first, await speaker.speak(replace(SEGMENT, request="another"), Wishes(), "model")
 
-    voice, memory = Voice(), Memory()
-    first, second = asyncio.run(twice(voice, memory))
+    voice = Voice()
+    first, second = asyncio.run(twice(voice))
     assert [segment.seeds for segment in voice.asked] == [(5,), (6,)]
     assert [utterance.cached for utterance in first + second] == [False, True, False]
     assert np.array_equal(first[0].speech.samples, second[0].speech.samples)
 
 
-def test_a_request_may_pass_the_cache_by() -> None:
-    voice, memory = Voice(), Memory()
-    asyncio.run(Speaker(voice, memory, keys).speak(SEGMENT, Wishes(cached=False)))
-    assert not memory.kept
+def test_another_model_or_a_request_that_passes_the_cache_by_is_spoken_anew() -> None:
+    async def thrice(voice: Voice) -> None:
+        speaker = Speaker(voice, MemoryCache(10**7))
+        await speaker.speak(SEGMENT, Wishes(), "model")
+        await speaker.speak(SEGMENT, Wishes(), "another model")
+        await speaker.speak(SEGMENT, Wishes(cached=False), "model")
+
+    voice = Voice()
+    asyncio.run(thrice(voice))
+    assert [segment.seeds for segment in voice.asked] == [(5, 6)] * 3
