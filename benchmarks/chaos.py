@@ -2,9 +2,9 @@
 
 A cluster of a head and three nodes on this machine, a synthesizer on each node, two ingresses on the head. Load comes
 at Poisson times at 60 % of the rate that many callers who never pause were served at. Meanwhile a synthesizer's process
-is killed every 20 s; after a third of the time a node is taken away, after two thirds another is added. Every request must
-be answered with the very bytes that it was answered with before anything was disturbed. A client who is told to come
-later (429, 503) does so; that is counted.
+is killed every 20 s; after a third of the time a node is taken away, after two thirds another is added. Every request
+must be answered with the very bytes that it was answered with before anything was disturbed. A client who is told to
+come later (429, 503) does so; that is counted.
 """
 
 from __future__ import annotations

@@ -73,6 +73,8 @@ def counters(client: openai.OpenAI) -> Callable[[], EngineCounters]:
 
 
 def speak(client: openai.OpenAI, text: str = "Hello there.", audio_format: Any = "wav", **extra: Any) -> Any:
+    """Ask for speech that is spoken for this request, whatever was spoken before."""
+    extra = {"cache": False, **extra}
     return client.audio.speech.with_raw_response.create(
         model="any", voice="default", input=text, response_format=audio_format, extra_body=extra
     )
@@ -97,6 +99,18 @@ def test_every_format_decodes_to_the_same_duration(client: openai.OpenAI) -> Non
 def test_the_same_seed_gives_the_same_bytes(client: openai.OpenAI) -> None:
     first, second, other = (speak(client, seed=seed, audio_format="mp3").content for seed in (1, 1, 2))
     assert first == second != other
+
+
+def test_what_was_spoken_before_is_not_spoken_again(
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
+) -> None:
+    text = "Here is one sentence of the page. And here is the other one."
+    first = speak(client, text, seed=1, cache=True).content
+    before = counters()
+    assert speak(client, text, seed=1, cache=True).content == first
+    assert counters().rows_spoken == before.rows_spoken
+    speak(client, text.replace("other", "second"), seed=1, cache=True)
+    assert counters().rows_spoken == before.rows_spoken + 1
 
 
 def test_samples_of_one_request_are_spoken_in_one_pass_and_repeat_alone(
