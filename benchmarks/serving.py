@@ -1,9 +1,14 @@
 """The running server under load: python benchmarks/serving.py [--quick] [--model embedded] [--device cpu]
 
-A closed loop finds the rate at which the server is full. Then an open loop (Poisson arrivals, the same ones each time)
-at rising shares of that rate, with rows admitted in flight. At 70 % a second application, whose rows wait until all
-rows being spoken have ended, takes turns with the first, so that whatever else the machine does meets both. Same model,
-same requests. Figures carry the peers' names:
+Two applications of the same model stand side by side and take turns, so that whatever else the machine does meets both:
+one admits rows in flight, the other gathers: rows that come wait until all that are being spoken have ended, and are
+then spoken together. In both a row's sound leaves when the row has ended, without waiting for its neighbours.
+
+Load is an open loop: requests of one to five sentences come at Poisson times, the same for both, whatever comes back.
+First the rate rises until both are saturated: a server keeps up with a rate as long as the median latency of the second
+half of a stretch is at most PATIENCE times the one that single requests meet in an empty house; where it falls behind,
+latency grows with every second. Its saturation is the highest rate it kept up with before the first it didn't. Then both meet COMPARED_SHARE of the gathering server's saturation, the lower of the two as a rule, so that neither is
+compared beyond what it can bear. Figures are medians over the turns, and carry the peers' names:
 audio_ttfp (seconds to the first byte of sound), audio_e2e (to the last), audio_rtf (audio_e2e over the sound's length),
 audio_underrun (requests whose sound would have stopped in mid-play; none, while answers are sent whole), and occupancy,
 the share of the decoder's slots that were speaking in its steps.
@@ -16,10 +21,11 @@ import asyncio
 import itertools
 import os
 import random
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +56,15 @@ SENTENCES = (
     "Every road out of the valley was closed.",
 )
 SENTENCES_OF_A_REQUEST = (1, 5)
-COMPARED_SHARE = 0.7  # of the full rate, where in-flight admission and waiting are compared
-SHARES = (0.4, 0.9, 1.1)
-FULL_CONCURRENCY = 12
+
+FIRST_RATE, RATE_FACTOR = 2.0, 1.2  # requests a second, and how they rise
+PATIENCE = 3.0
+COMPARED_SHARE = 0.7  # of saturation
+MODES = ("inflight", "gather")
+METRICS = ("audio_ttfp", "audio_e2e", "audio_rtf")
 PERCENTILES = (50, 95, 99)
-COLUMNS = ["admission", "load", "requests/s", "audio s/s", "metric", "mean", "p50", "p95", "p99", "occupancy"]
+COLUMNS = ["admission", "load", "offered/s", "audio s/s", "occupancy", "metric"]
+COLUMNS += ["mean", *(f"p{percent}" for percent in PERCENTILES)]
 
 
 @dataclass(frozen=True)
@@ -67,26 +77,36 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Phase:
+class Stretch:
     """A stretch of load."""
 
     answers: list[Answer]
-    wall_seconds: float
-    requests_per_second: float
+    seconds: float  # that requests were sent for
+    wall_seconds: float  # until the last answer
     occupancy: float
+
+    @property
+    def requests_per_second(self) -> float:
+        """What was offered."""
+        return len(self.answers) / self.seconds
+
+    @property
+    def settled_median_seconds(self) -> float:
+        """Return the median latency once the house has filled: of the second half of the requests."""
+        return statistics.median(answer.e2e_seconds for answer in self.answers[len(self.answers) // 2 :])
 
     def summary(self) -> dict[str, Any]:
         """Return mean and percentiles of each metric, in seconds (audio_rtf: a ratio)."""
         ttfp = [answer.ttfp_seconds for answer in self.answers]
         e2e = [answer.e2e_seconds for answer in self.answers]
         rtf = [answer.e2e_seconds / answer.audio_seconds for answer in self.answers]
-        metrics = {"audio_ttfp": _spread(ttfp), "audio_e2e": _spread(e2e), "audio_rtf": _spread(rtf)}
+        spreads = dict(zip(METRICS, map(_spread, (ttfp, e2e, rtf)), strict=True))
         audio = sum(answer.audio_seconds for answer in self.answers)
-        return metrics | {
+        return spreads | {
             "audio_underrun": 0.0,
-            "requests_per_s": round(self.requests_per_second, 3),
-            "audio_s_per_s": round(audio / self.wall_seconds, 3),
-            "occupancy": round(self.occupancy, 4),
+            "requests_per_s": self.requests_per_second,
+            "audio_s_per_s": audio / self.wall_seconds,
+            "occupancy": self.occupancy,
         }
 
 
@@ -98,42 +118,28 @@ class Service:
         self._max_rows = max_rows
         self._synthesizer = serve.get_deployment_handle("Synthesizer", application)
 
-    async def closed_loop(self, concurrency: int, seconds: float) -> Phase:
-        """Keep `concurrency` requests in the house; the rate is that of those that ended while it was full."""
-        deadline, bodies = time.perf_counter() + seconds, request_bodies()
-        in_time = 0
+    async def single_requests(self, count: int) -> list[Answer]:
+        """Send requests one by one, each into an empty house."""
+        return [await self._speak(body) for body in itertools.islice(request_bodies(), count)]
 
-        async def caller() -> list[Answer]:
-            nonlocal in_time
-            answers = []
-            while time.perf_counter() < deadline:
-                answers.append(await self._speak(next(bodies)))
-                in_time += time.perf_counter() < deadline
-            return answers
+    async def open_loop(self, requests_per_second: float, seconds: float, turn: int = 0) -> Stretch:
+        """Send requests at Poisson times whatever comes back; each turn has requests and times of its own.
 
-        phase = await self._phase(asyncio.gather(*[caller() for _ in range(concurrency)]))
-        return replace(phase, requests_per_second=in_time / seconds)
-
-    async def open_loop(self, requests_per_second: float, count: int, turn: int = 0) -> Phase:
-        """Send requests at Poisson times whatever comes back; each turn has requests and times of its own."""
-        rng, bodies = random.Random(turn), request_bodies(turn)
-
-        async def sender() -> list[list[Answer]]:
-            tasks = []
-            for _ in range(count):
-                tasks.append(asyncio.create_task(self._speak(next(bodies))))
-                await asyncio.sleep(rng.expovariate(requests_per_second))
-            return [[await task] for task in tasks]
-
-        return await self._phase(sender())
-
-    async def _phase(self, load: Any) -> Phase:
+        Given their number, the times of a Poisson process are uniform: so every turn offers the rate that it says.
+        """
+        count = round(requests_per_second * seconds)
+        rng = random.Random(turn)
+        times = sorted(rng.uniform(0, seconds) for _ in range(count))
         before, start = await self._counters(), time.perf_counter()
-        answers = list(itertools.chain.from_iterable(await load))
+
+        async def speak_at(moment: float, body: dict[str, Any]) -> Answer:
+            await asyncio.sleep(start + moment - time.perf_counter())
+            return await self._speak(body)
+
+        answers = await asyncio.gather(*map(speak_at, times, request_bodies(turn)))
         wall_seconds, after = time.perf_counter() - start, await self._counters()
-        steps = after.steps - before.steps
-        occupancy = (after.row_steps - before.row_steps) / max(1, steps) / self._max_rows
-        return Phase(answers, wall_seconds, len(answers) / wall_seconds, occupancy)
+        occupancy = (after.row_steps - before.row_steps) / max(1, after.steps - before.steps) / self._max_rows
+        return Stretch(answers, seconds, wall_seconds, occupancy)
 
     async def _counters(self) -> EngineCounters:
         counters: EngineCounters = await self._synthesizer.counters.remote()
@@ -156,54 +162,75 @@ async def main() -> None:
     options = _options()
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-    seconds, count, rounds = (6.0, 12, 2) if options.quick else (25.0, 40, 4)
-    rows, summary = [], {}
+    climb_seconds, seconds, turns = (6.0, 6.0, 2) if options.quick else (20.0, 30.0, 4)
     try:
-        inflight, gather = await service(options, in_flight=True), await service(options, in_flight=False)
-        for of_mode in (inflight, gather):
-            await of_mode.closed_loop(2, 1.0)  # the first requests pay for what is loaded on first use
-        full = await inflight.closed_loop(FULL_CONCURRENCY, seconds)
-        rows += table_rows("in flight", "closed, full", full)
-        rate = full.requests_per_second
-        summary["full_requests_per_s"] = round(rate, 3)
-        for share in () if options.quick else SHARES:
-            rows += table_rows("in flight", f"open, {share:.0%}", await inflight.open_loop(share * rate, count))
-        turns = [
-            (
-                await inflight.open_loop(COMPARED_SHARE * rate, count, turn),
-                await gather.open_loop(COMPARED_SHARE * rate, count, turn),
-            )
-            for turn in range(rounds)
-        ]
-        for name, phases in zip(("inflight", "gather"), zip(*turns, strict=True), strict=True):
-            phase = together(phases)
-            rows += table_rows(name, f"open, {COMPARED_SHARE:.0%}", phase)
-            summary[name] = phase.summary()
+        services = {mode: await service(options, mode) for mode in MODES}
+        saturation, summary, rows = await climb(services, climb_seconds)
+        rate = COMPARED_SHARE * saturation["gather"]
+        stretches: dict[str, list[Stretch]] = {mode: [] for mode in MODES}
+        for turn, mode in itertools.product(range(turns), MODES):
+            stretches[mode].append(await services[mode].open_loop(rate, seconds, turn))
     finally:
         serve.shutdown()
         ray.shutdown()
+    for mode in MODES:
+        summary[mode] = median_of([stretch.summary() for stretch in stretches[mode]])
+        rows += table_rows(mode, f"{COMPARED_SHARE:.0%} of saturation", summary[mode], METRICS)
     for name in ("mean", "p95"):
         ratio = summary["gather"]["audio_e2e"][name] / summary["inflight"]["audio_e2e"][name]
         summary[f"{name}_ratio"] = round(ratio, 3)
     report("serving", "The server under load", table(COLUMNS, rows), summary, keep=not options.quick)
 
 
-async def service(options: argparse.Namespace, *, in_flight: bool) -> Service:
+async def climb(
+    services: dict[str, Service], seconds: float
+) -> tuple[dict[str, float], dict[str, Any], list[list[object]]]:
+    """Raise the rate until every server has fallen behind; return the highest rate that each kept up with, and how."""
+    summary: dict[str, Any] = {"max_rows": services["gather"]._max_rows}
+    rows: list[list[object]] = []
+    longest_median = {}
+    for mode, of_mode in services.items():
+        await of_mode.single_requests(2)  # the first requests pay for what is loaded on first use
+        unloaded = statistics.median(answer.e2e_seconds for answer in await of_mode.single_requests(8))
+        summary[f"{mode}_unloaded_p50"] = round(unloaded, 4)
+        print(mode, "unloaded", unloaded, flush=True)
+        longest_median[mode] = PATIENCE * unloaded
+    saturation = dict.fromkeys(services, 0.0)
+    climbing, rate = list(services), FIRST_RATE
+    while climbing:
+        for mode in list(climbing):
+            stretch = await services[mode].open_loop(rate, seconds, turn=-1)
+            figures = stretch.summary()
+            rows += table_rows(mode, "rising", figures, ["audio_e2e"])
+            print(mode, round(rate, 2), figures["audio_e2e"], round(stretch.settled_median_seconds, 3), flush=True)
+            if stretch.settled_median_seconds <= longest_median[mode]:
+                saturation[mode] = stretch.requests_per_second
+            else:
+                climbing.remove(mode)
+        rate *= RATE_FACTOR
+    summary["saturation_requests_per_s"] = {mode: round(found, 3) for mode, found in saturation.items()}
+    return saturation, summary, rows
+
+
+async def service(options: argparse.Namespace, mode: str) -> Service:
     """Deploy the application in one admission mode, under a path of its own."""
-    name = "inflight" if in_flight else "gather"
+    in_flight = mode == "inflight"
     settings = Settings(model=options.model, device=options.device, max_rows=options.max_rows, in_flight=in_flight)
-    await asyncio.to_thread(serve.run, build(settings), name=name, route_prefix=f"/{name}")
-    base_url = f"http://127.0.0.1:{options.port}/{name}"
+    await asyncio.to_thread(serve.run, build(settings), name=mode, route_prefix=f"/{mode}")
+    base_url = f"http://127.0.0.1:{options.port}/{mode}"
     client = httpx.AsyncClient(base_url=base_url, timeout=600, limits=httpx.Limits(max_connections=None))
-    return Service(client, name, options.max_rows)
+    return Service(client, mode, options.max_rows)
 
 
-def together(phases: Sequence[Phase]) -> Phase:
-    """Return several stretches of the same load as one."""
-    answers = [answer for phase in phases for answer in phase.answers]
-    wall_seconds = sum(phase.wall_seconds for phase in phases)
-    occupancy = sum(phase.occupancy * phase.wall_seconds for phase in phases) / wall_seconds
-    return Phase(answers, wall_seconds, len(answers) / wall_seconds, occupancy)
+def median_of(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median of every figure."""
+    first = summaries[0]
+    return {
+        name: median_of([summary[name] for summary in summaries])
+        if isinstance(figure, dict)
+        else round(statistics.median(summary[name] for summary in summaries), 4)
+        for name, figure in first.items()
+    }
 
 
 def request_bodies(turn: int = 0) -> Iterator[dict[str, Any]]:
@@ -215,16 +242,9 @@ def request_bodies(turn: int = 0) -> Iterator[dict[str, Any]]:
         yield {"model": "m", "voice": "default", "input": text, "response_format": "pcm", "seed": seed}
 
 
-def table_rows(admission: str, load: str, phase: Phase) -> list[list[object]]:
-    summary = phase.summary()
-    return [
-        [
-            *(admission, load, summary["requests_per_s"], summary["audio_s_per_s"], metric),
-            *summary[metric].values(),
-            summary["occupancy"],
-        ]
-        for metric in ("audio_ttfp", "audio_e2e", "audio_rtf")
-    ]
+def table_rows(mode: str, load: str, figures: dict[str, Any], metrics: Sequence[str]) -> list[list[object]]:
+    about = [figures[name] for name in ("requests_per_s", "audio_s_per_s", "occupancy")]
+    return [[mode, load, *about, metric, *figures[metric].values()] for metric in metrics]
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

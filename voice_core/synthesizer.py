@@ -66,11 +66,6 @@ class SpeechTicket:
         for handle in self._handles:
             handle.cancel()
 
-    def _follow(self, handles: list[RowHandle]) -> None:
-        self._handles = handles
-        if self.cancelled:  # between submit and here
-            self.cancel()
-
 
 class Synthesizer:
     """A loaded model that speaks segments; thread-safe."""
@@ -166,20 +161,18 @@ class Synthesizer:
     def submit(self, segments: Sequence[Segment]) -> list[SpeechTicket]:
         """Take segments in together and return at once; a segment that can't be spoken fails alone, by its future."""
         tickets = [SpeechTicket(segment) for segment in segments]
-        rows: list[tuple[SpeechTicket, list[Row]]] = []
         for ticket in tickets:
             try:
-                rows.append((ticket, self._rows(ticket.segment)))
-                ticket.text_tokens = len(rows[-1][1][0].text_ids)
+                rows = self._rows(ticket.segment)
+                ticket.text_tokens = len(rows[0].text_ids)
+                ticket._handles = [RowHandle(row, ticket.segment.request) for row in rows]
             except RequestError as error:
                 ticket.future.set_exception(error)
             except Exception as error:  # a bug, but this segment's alone
                 logger.exception("A segment could not be prepared")
                 ticket.future.set_exception(SynthesisError(f"could not be prepared: {error}"))
-        for ticket, of_ticket in rows:
-            handles = self._engine.submit(of_ticket, ticket.segment.request)
-            ticket._follow(handles)
-            _when_all_done(handles, partial(self._sound_out, ticket, handles))
+            _when_all_done(ticket._handles, partial(self._sound_out, ticket))
+        self._engine.enqueue([handle for ticket in tickets for handle in ticket._handles])
         return tickets
 
     def speak(self, segments: Sequence[Segment]) -> list[list[Speech]]:
@@ -208,13 +201,13 @@ class Synthesizer:
         target = row_target_frames(len(codes), segment.seconds, self._config)
         return [Row(text_ids, target, codes, seed, segment.index, segment.sampling) for seed in segment.seeds]
 
-    def _sound_out(self, ticket: SpeechTicket, handles: Sequence[RowHandle]) -> None:
+    def _sound_out(self, ticket: SpeechTicket) -> None:
         """Send a segment's finished rows to the codec; one row that failed fails the segment."""
-        errors = [error for handle in handles if (error := handle.future.exception()) is not None]
+        errors = [error for handle in ticket._handles if (error := handle.future.exception()) is not None]
         if errors or ticket.cancelled:
             ticket.future.set_exception(errors[0] if errors else SynthesisError("the segment was called off"))
             return
-        rows = [handle.future.result() for handle in handles]
+        rows = [handle.future.result() for handle in ticket._handles]
         sounds = self._codec.submit([row.codes for row in rows])
         sounds.add_done_callback(partial(self._deliver, ticket, rows))
 

@@ -149,6 +149,22 @@ def test_one_request_does_not_take_all_slots_while_others_wait() -> None:
     engine.close()
 
 
+def test_a_short_request_behind_two_long_ones_is_admitted_at_the_next_free_slot() -> None:
+    engine = Engine(decoder_of(toy_network(), max_rows=4))
+    go = held_back(engine)
+    first = engine.submit([Row((1, 2), 30)], "first")  # the slot that gets free
+    wait_until(lambda: engine.counters.passes > 0)
+    long = [engine.submit([replace(LONG, seed=seed) for seed in range(6)], name) for name in ("one", "other")]
+    short = engine.submit([Row((3, 4), 30)], "short")
+    go.set()
+    assert short[0].future.result(10).ids
+    assert not any(handle.future.done() for handles in long for handle in handles)
+    assert first[0].future.done()
+    for handle in (*long[0], *long[1]):
+        handle.cancel()
+    engine.close()
+
+
 @pytest.mark.parametrize("place", ["encoder.embedding", "decoder.norm", "head"])
 def test_an_admission_that_fails_anywhere_fails_its_rows_only(place: str) -> None:
     """In reading the text, in the prefill, or in the first draw, when the rows stand in their slots already."""

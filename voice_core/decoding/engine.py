@@ -22,6 +22,7 @@ import torch
 
 from voice_core.decoding.decoder import BatchDecoder, Outcome
 from voice_core.decoding.rows import Row, SpokenRow
+from voice_core.decoding.turns import Turns
 from voice_core.errors import SynthesisError, VoiceError
 from voice_core.speech import FinishReason
 
@@ -65,7 +66,8 @@ class RowHandle:
 class Engine:
     """Owns a decoder and the one thread that touches it.
 
-    First come, first served over requests; while others wait, one request gets at most `largest_share` of the slots.
+    Requests take turns, first come, first served; while others wait, one request gets at most `largest_share` of the
+    slots.
     With `in_flight` false rows wait until all that are being spoken have ended.
     """
 
@@ -74,7 +76,7 @@ class Engine:
     ) -> None:
         self._decoder = decoder
         self._in_flight = in_flight
-        self._slots_of_one = max(1, int(largest_share * decoder.slots.slots))
+        self._turns = Turns(max(1, int(largest_share * decoder.slots.slots)))
         self._group_positions = GROUP_POSITIONS.get(decoder.network.device.type, GROUP_POSITIONS["cpu"])
         self._waiting: deque[RowHandle] = deque()
         self._entering: list[RowHandle] = []
@@ -100,12 +102,16 @@ class Engine:
     def submit(self, rows: Sequence[Row], request: str = "") -> list[RowHandle]:
         """Put the rows of one request in the queue together."""
         handles = [RowHandle(row, request) for row in rows]
+        self.enqueue(handles)
+        return handles
+
+    def enqueue(self, handles: Sequence[RowHandle]) -> None:
+        """Put rows of any requests in the queue in one go, so that they can be admitted together."""
         with self._wake:
             if self._closing:
                 raise SynthesisError("the decoder is being shut down")
             self._waiting.extend(handles)
             self._wake.notify()
-        return handles
 
     def spoken_frames(self, handle: RowHandle) -> int:
         """Return how many codes a row that is being spoken has drawn so far; 0 before and afterwards."""
@@ -193,8 +199,7 @@ class Engine:
             return []
         with self._wake:
             waiting, self._waiting = self._waiting, deque()
-        fitting = deque(handle for handle in waiting if self._is_wanted(handle))
-        chosen, left = self._share_out(fitting)
+        chosen, left = self._share_out([handle for handle in waiting if self._is_wanted(handle)])
         with self._wake:
             self._waiting.extendleft(reversed(left))
         return chosen
@@ -211,27 +216,20 @@ class Engine:
             return False
         return True
 
-    def _share_out(self, waiting: deque[RowHandle]) -> tuple[list[RowHandle], list[RowHandle]]:
-        """Return who gets a slot now and who waits on, both in the order they came.
-
-        A request beyond its share stands back for the others; what they leave free is its own.
-        """
+    def _share_out(self, waiting: Sequence[RowHandle]) -> tuple[list[RowHandle], list[RowHandle]]:
+        """Return who gets a slot now, in the order of their turns, and who waits on, in the order they came."""
         held = Counter(handle.request for handle in self._live.values())
         positions = 0
-        granted: set[RowHandle] = set()
-        in_share: list[RowHandle] = []
-        beyond: list[RowHandle] = []
-        for handle in waiting:
-            held[handle.request] += 1
-            (in_share if held[handle.request] <= self._slots_of_one else beyond).append(handle)
-        for handle in (*in_share, *beyond):
-            row = handle.row
+        granted: dict[int, RowHandle] = {}
+        for place in self._turns.order([handle.request for handle in waiting], held):
+            row = waiting[place].row
             positions += len(row.text_ids) + row.prompt_frames + 1
             crowded = bool(granted) and bool(self._live) and positions > self._group_positions
             if len(granted) == self._decoder.free_slots or crowded:
                 break
-            granted.add(handle)
-        return [h for h in waiting if h in granted], [h for h in waiting if h not in granted]
+            granted[place] = waiting[place]
+            self._turns.take(waiting[place].request)
+        return list(granted.values()), [handle for place, handle in enumerate(waiting) if place not in granted]
 
     def _drop_cancelled(self) -> None:
         for number in [number for number, handle in self._live.items() if handle.cancelled.is_set()]:

@@ -1,0 +1,37 @@
+from voice_core.decoding.turns import Turns
+
+
+def served(turns: Turns, waiting: str, slots: int = 1, held: dict[str, int] | None = None) -> str:
+    """Give slots to rows of requests with names of one letter; return whose they were."""
+    given = [waiting[place] for place in turns.order(waiting, held or {})[:slots]]
+    for request in given:
+        turns.take(request)
+    return "".join(given)
+
+
+def test_requests_take_turns_and_the_oldest_begins() -> None:
+    assert served(Turns(9), "aaabbc", slots=6) == "abcaba"
+
+
+def test_a_short_request_behind_two_long_ones_gets_the_next_free_slot() -> None:
+    turns = Turns(9)
+    assert served(turns, "aaaabbbb", slots=4) == "abab"
+    assert served(turns, "aabbs", held={"a": 2, "b": 2}) == "s"
+
+
+def test_single_free_slots_go_round_too() -> None:
+    turns = Turns(9)
+    assert "".join(served(turns, "aabbcc") for _ in range(6)) == "abcabc"
+
+
+def test_a_request_beyond_its_share_stands_back_but_takes_what_is_left() -> None:
+    assert served(Turns(2), "aaab", slots=4) == "abaa"
+    assert served(Turns(2), "ab", held={"a": 2}) == "b"
+    assert served(Turns(2), "aa", held={"a": 2}, slots=2) == "aa"
+
+
+def test_a_request_that_left_is_forgotten() -> None:
+    turns = Turns(9)
+    served(turns, "a")
+    served(turns, "b")
+    assert served(turns, "ba") == "a"  # like one that never had a turn
