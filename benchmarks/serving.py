@@ -7,7 +7,8 @@ then spoken together. In both a row's sound leaves when the row has ended, witho
 Load is an open loop: requests of one to five sentences come at Poisson times, the same for both, whatever comes back.
 First the rate rises until both are saturated: a server keeps up with a rate as long as the median latency of the second
 half of a stretch is at most PATIENCE times the one that single requests meet in an empty house; where it falls behind,
-latency grows with every second. Its saturation is the highest rate it kept up with before the first it didn't. Then both meet COMPARED_SHARE of the gathering server's saturation, the lower of the two as a rule, so that neither is
+latency grows with every second. Its saturation is the highest rate it kept up with before the first it didn't.
+Then both meet COMPARED_SHARE of the gathering server's saturation, the lower of the two as a rule, so that neither is
 compared beyond what it can bear. Figures are medians over the turns, and carry the peers' names:
 audio_ttfp (seconds to the first byte of sound), audio_e2e (to the last), audio_rtf (audio_e2e over the sound's length),
 audio_underrun (requests whose sound would have stopped in mid-play; none, while answers are sent whole), and occupancy,

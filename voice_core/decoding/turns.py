@@ -10,9 +10,9 @@ from itertools import count
 class Turns:
     """Remembers when each request had its last turn.
 
-    Next is the request that waited longest for one; of those that never had one, the request that came first. So a short
-    request gets the first free slot although long ones came before it. A request beyond its share of the slots stands
-    back for all others; what they leave free is its own.
+    Next is the request that waited longest for one; of those that never had one, the request that came first. So a
+    short request gets the first free slot although long ones came before it. A request beyond its share of the slots
+    stands back for all others; what they leave free is its own.
     """
 
     def __init__(self, slots_of_one: int) -> None:
