@@ -24,6 +24,7 @@ from benchmarks.reporting import report, table
 from benchmarks.sizes import SIZES, random_network
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.engine import Engine
+from voice_core.decoding.graphs import CudaRecorder
 from voice_core.decoding.rows import Row
 
 SLOTS = 16
@@ -36,7 +37,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     network = random_network(options.size, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    decoder = BatchDecoder(network, max_rows=SLOTS, max_frames=700, max_tokens=128)
+    recorder = CudaRecorder(device) if device.type == "cuda" else None
+    decoder = BatchDecoder(network, max_rows=SLOTS, max_frames=700, max_tokens=128, recorder=recorder)
     ends, steps = watch(decoder)
     engine = Engine(decoder, largest_share=1.0)
     rows = endless_rows()

@@ -3,7 +3,8 @@
 For every size and batch B: rows of equal length (step time, frames/s) and rows of mixed length, 50 to 450 frames
 (frames/s, and the share of computed rows that became speech; a batch that keeps every row until its longest one ends
 would reach only the share in the column "rectangle"). The floor is the time to read once what a step must read, the
-decoder's and head's weights and the filled keys and values, at the copy bandwidth measured in the same run.
+decoder's and head's weights and the filled keys and values, at the copy bandwidth measured in the same run. On a GPU
+steps are captured as CUDA graphs, as they are in the product, unless --graphs off.
 
 Needs torch, numpy and safetensors only, so it runs from a plain checkout on a GPU machine.
 """
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.reporting import report, table
 from benchmarks.sizes import SIZES, random_network
 from voice_core.decoding.decoder import BatchDecoder
+from voice_core.decoding.graphs import CudaRecorder
 from voice_core.decoding.rows import Row
 from voice_core.model.network import Network
 
@@ -37,6 +39,7 @@ PROMPTS_FRAMES = (0, 150)
 CPU_SCALE, QUICK_SCALE = 0.2, 0.03  # shorten the mixed rows on slow devices, all alike
 COLUMNS = [
     "size",
+    "graphs",
     "B",
     "prompt",
     "step ms",
@@ -69,19 +72,23 @@ def main() -> None:
         summary[size] = {}
         for batch in options.batch or (QUICK_BATCHES if options.quick else BATCHES):
             for prompt_frames in PROMPTS_FRAMES[: 1 if options.quick else None]:
-                step = step_measures(network, batch, prompt_frames, bandwidth, options.quick)
-                mixed = mixed_pass(network, batch, options.quick)._asdict() if prompt_frames == 0 else {}
-                rows.append([size, batch, prompt_frames, *step.values(), *(mixed.values() or [""] * 3)])
+                decoder = decoder_for(network, batch, prompt_frames, graphs=options.graphs == "auto")
+                graphs = "on" if decoder.recorded else "off"
+                step = step_measures(decoder, prompt_frames, bandwidth, options.quick)
+                mixed = mixed_pass(decoder, options.quick)._asdict() if prompt_frames == 0 else {}
+                rows.append([size, graphs, batch, prompt_frames, *step.values(), *(mixed.values() or [""] * 3)])
+                summary["graphs"] = graphs
                 if prompt_frames == 0:
                     summary[size][str(batch)] = {key: round(value, 4) for key, value in (step | mixed).items()}
     name = f"decode_{device.type}" + ("" if options.size == ["toy", "mid"] else "_" + "_".join(options.size))
     report(name, "Decode steps", table(COLUMNS, rows), summary, keep=not options.quick)
 
 
-def step_measures(network: Network, batch: int, prompt_frames: int, bandwidth: float, quick: bool) -> dict[str, float]:
+def step_measures(decoder: BatchDecoder, prompt_frames: int, bandwidth: float, quick: bool) -> dict[str, float]:
     """Return what a step of rows of equal length takes, and what it must take at the least."""
-    step_s = step_seconds(network, batch, prompt_frames, steps=6 if quick else 30)
-    floor_s = floor_bytes(network, batch, 1 + prompt_frames + TARGET_FRAMES // 2) / bandwidth
+    batch = decoder.free_slots
+    step_s = step_seconds(decoder, prompt_frames, steps=6 if quick else 30)
+    floor_s = floor_bytes(decoder.network, batch, 1 + prompt_frames + TARGET_FRAMES // 2) / bandwidth
     return {
         "step_ms": step_s * 1e3,
         "floor_ms": floor_s * 1e3,
@@ -90,30 +97,31 @@ def step_measures(network: Network, batch: int, prompt_frames: int, bandwidth: f
     }
 
 
-def step_seconds(network: Network, batch: int, prompt_frames: int, steps: int) -> float:
-    """Return the median time of steps around the middle of rows of TARGET_FRAMES."""
-    decoder = _decoder(network, batch, prompt_frames + TARGET_FRAMES)
-    decoder.admit(rows_of([TARGET_FRAMES] * batch, prompt_frames))
+def step_seconds(decoder: BatchDecoder, prompt_frames: int, steps: int) -> float:
+    """Return the median time of steps around the middle of rows of TARGET_FRAMES in all slots."""
+    numbers = decoder.admit(rows_of([TARGET_FRAMES] * decoder.free_slots, prompt_frames))
     for _ in range(4 if steps < 10 else TARGET_FRAMES // 2 - steps // 2):
         decoder.step()
     times = []
     for _ in range(steps):
-        start = _now(network)
+        start = _now(decoder.network)
         decoder.step()
-        times.append(_now(network) - start)
+        times.append(_now(decoder.network) - start)
+    for number in numbers:
+        decoder.cancel(number)
     return statistics.median(times)
 
 
-def mixed_pass(network: Network, batch: int, quick: bool) -> Mixed:
-    """Speak rows of mixed length in one pass."""
+def mixed_pass(decoder: BatchDecoder, quick: bool) -> Mixed:
+    """Speak rows of mixed length in all slots in one pass."""
+    network, batch, steps_before = decoder.network, decoder.free_slots, decoder.row_steps
     scale = QUICK_SCALE if quick else CPU_SCALE if network.device.type == "cpu" else 1.0
     lengths = [max(3, round(scale * frames)) for frames in mixed_lengths(batch)]
-    decoder = _decoder(network, batch, max(lengths))
     start = _now(network)
     spoken = decoder.speak(rows_of(lengths, 0))
     seconds = _now(network) - start
     frames = sum(len(row.ids) for row in spoken)
-    return Mixed(frames / seconds, frames / decoder.row_steps, frames / (batch * (max(lengths) + 1)))
+    return Mixed(frames / seconds, frames / (decoder.row_steps - steps_before), frames / (batch * (max(lengths) + 1)))
 
 
 def mixed_lengths(count: int) -> list[int]:
@@ -151,8 +159,14 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / statistics.median(times)
 
 
-def _decoder(network: Network, batch: int, frames: int) -> BatchDecoder:
-    return BatchDecoder(network, max_rows=batch, max_frames=frames + 8, max_tokens=TEXT_TOKENS)
+def decoder_for(network: Network, batch: int, prompt_frames: int, *, graphs: bool) -> BatchDecoder:
+    return BatchDecoder(
+        network,
+        max_rows=batch,
+        max_frames=prompt_frames + max(TARGET_FRAMES, *MIXED_FRAMES) + 8,
+        max_tokens=TEXT_TOKENS,
+        recorder=CudaRecorder(network.device) if graphs and network.device.type == "cuda" else None,
+    )
 
 
 def rows_of(lengths: list[int], prompt_frames: int) -> list[Row]:
@@ -180,6 +194,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", nargs="+", default=["toy", "mid"], choices=list(SIZES))
     parser.add_argument("--batch", nargs="+", type=int)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--graphs", default="auto", choices=["auto", "off"], help="of CUDA")
     parser.add_argument("--quick", action="store_true", help="a minute at most, and no results file")
     return parser.parse_args()
 

@@ -43,6 +43,9 @@ class Settings(BaseModel):
         default=False,
         description="the same bits whatever else is in flight, at the price of a full house in every step",
     )
+    cuda_graphs: Literal["auto", "off"] = Field(
+        default="auto", description="auto captures decode steps on a GPU, before the service is ready; off never does"
+    )
     longest_text_characters: int = Field(default=20_000, ge=1, description="of one request")
     longest_speech_seconds: float = Field(
         default=3600, gt=0, description="of one request, all its samples together; a segment counts as 1 s at least"

@@ -61,6 +61,7 @@ class Synthesizer:
             in_flight=settings.in_flight,
             largest_share=settings.largest_share,
             deterministic=settings.deterministic,
+            cuda_graphs=settings.cuda_graphs == "auto",
         )
         logger.info("Speaks with %s", self._decoder.facts)
 

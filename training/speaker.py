@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training.corpus import Utterance
 from voice_core.model.config import ModelConfig
-from voice_core.model.network import Network, NoMemory, additive, prefill_positions
+from voice_core.model.network import Network, NoMemory, additive, prefill_positions, whole
 from voice_core.model.tokenizer import TextTokenizer
 
 IGNORED = -100  # targets that aren't there; PyTorch's own default
@@ -86,7 +86,8 @@ class Speaker(nn.Module):
         causal = additive(place[:, None] >= place, memory.dtype)[None, None]
         visible_text = additive((token < batch.text_lengths[:, None])[:, None, None], memory.dtype)
         positions = prefill_positions(config, len(place), total_frames).clamp(max=config.progress_scale)
-        hidden = network.decoder(batch.inputs, positions, {None: causal}, NoMemory(), text, visible_text)
+        pieces = network.decoder.pieces(batch.inputs, positions, {None: causal}, NoMemory(), text, visible_text)
+        hidden = whole(pieces)  # [B, S, H]
         read = self.reading_head(memory).unflatten(2, (PHONEME_SLOTS, -1)).flatten(1, 2)
         return network.head(hidden), read.float().log_softmax(-1)
 

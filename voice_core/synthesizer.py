@@ -17,6 +17,7 @@ from voice_core.codec.encoder import code_fingerprint
 from voice_core.codec.worker import CodecWorker, Sounds
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.engine import DEFAULT_LARGEST_SHARE, Engine, EngineCounters, RowHandle
+from voice_core.decoding.graphs import CudaRecorder
 from voice_core.decoding.rows import Row, SpokenRow, prompt_row_codes, row_target_frames
 from voice_core.decoding.slots import slot_bytes
 from voice_core.embedded import DIRECTORY as EMBEDDED_DIRECTORY
@@ -116,12 +117,14 @@ class Synthesizer:
         in_flight: bool = True,
         largest_share: float = DEFAULT_LARGEST_SHARE,
         deterministic: bool = False,
+        cuda_graphs: bool = True,
     ) -> Synthesizer:
         """Load a checkpoint (a directory, a hub id or "embedded") with its codec.
 
         Without `max_rows` there are as many slots as fit into the device's free memory, up to MOST_ROWS. See Engine for
-        `in_flight` and `largest_share`, BatchDecoder for `deterministic`. Raises CheckpointError, and SettingError for
-        a device, a precision or a number of rows that can't be had.
+        `in_flight` and `largest_share`, BatchDecoder for `deterministic`. On a GPU decode steps are captured as CUDA
+        graphs, if `cuda_graphs` allows it. Raises CheckpointError, and SettingError for a device, a precision or a
+        number of rows that can't be had.
         """
         started_at = time.perf_counter()
         directory = model_directory(model)
@@ -138,6 +141,8 @@ class Synthesizer:
             max_frames=slot_frames(config),
             max_tokens=LONGEST_TEXT_TOKENS,
             deterministic=deterministic,
+            # No other thread of ours uses the device yet.
+            recorder=CudaRecorder(place) if cuda_graphs and place.type == "cuda" else None,
         )
         return cls(
             model,

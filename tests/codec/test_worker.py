@@ -1,6 +1,7 @@
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
@@ -18,10 +19,18 @@ class FakeCodec:
     def __init__(self, *, batched: bool = True) -> None:
         self.batched = batched
         self.batches: list[int] = []
+        self.streams = 0  # that are open
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
+    @contextmanager
+    def own_stream(self) -> Iterator[None]:
+        self.streams += 1
+        yield
+        self.streams -= 1
+
     def decode_batch(self, items: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        assert self.streams == 1
         self.may_go_on.wait(10)
         self.batches.append(len(items))
         if any(13 in item for item in items):

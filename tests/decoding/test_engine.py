@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.decoding.test_decoder import decoder_of, different_rows
 from tests.toy import toy_network
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.engine import Engine, RowHandle
 from voice_core.decoding.rows import Row, SpokenRow
+from voice_core.decoding.sampling import Demand
 from voice_core.errors import RequestError, SynthesisError
 from voice_core.model.network import Network
 from voice_core.model.packing import pack_linears
@@ -97,10 +97,10 @@ class Watched(BatchDecoder):
         super().__init__(network, max_rows=5, max_frames=100, max_tokens=80, deterministic=True)
         self.bits: dict[int, list[bytes]] = {}
 
-    def _draw(self, hidden: Tensor, computed: slice, live: int | None = None) -> None:
-        for state, row in zip(hidden, self._live[computed], strict=False):
-            self.bits.setdefault(row.number, []).append(state.numpy().tobytes())
-        super()._draw(hidden, computed, live)
+    def _draw(self, rows: slice, demand: Demand) -> None:
+        for hidden, live in zip(self._state.hidden[rows], self._live[rows], strict=False):
+            self.bits.setdefault(live.number, []).append(hidden.numpy().tobytes())
+        super()._draw(rows, demand)
 
 
 def said_in_a_random_pattern(network: Network, rows: list[Row], rng: random.Random) -> dict[int, list[bytes]]:

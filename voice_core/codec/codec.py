@@ -5,7 +5,8 @@ Letters in shape comments: B items of a pass, T frames of the longest of them, N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ class Codec:
     def codebook_size(self) -> int:
         """How many codes may be said: 0..codebook_size-1."""
         return self._config.codebook_size
+
+    @contextmanager
+    def own_stream(self) -> Iterator[None]:
+        """On a GPU, let what this thread computes run beside other threads' work instead of after it.
+
+        Codes come from the host and sounds go back there, so nothing but the weights is shared with others.
+        """
+        if self._device.type != "cuda":
+            yield
+            return
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))  # the weights are there
+        with torch.cuda.stream(stream):
+            yield
 
     def decode_batch(self, items: Sequence[Codes]) -> list[NDArray[np.float32]]:
         """Return the sound of each item, in order: [frames * samples_per_frame] float32 mono, about -1..1.

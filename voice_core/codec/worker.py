@@ -55,12 +55,13 @@ class CodecWorker:
 
     def _run(self) -> None:
         closing = False
-        while not closing:
-            tasks = [self._tasks.get()]
-            while self._codec.batched and not self._tasks.empty():
-                tasks.append(self._tasks.get())
-            closing = None in tasks
-            self._decode([task for task in tasks if task is not None])
+        with self._codec.own_stream():
+            while not closing:
+                tasks = [self._tasks.get()]
+                while self._codec.batched and not self._tasks.empty():
+                    tasks.append(self._tasks.get())
+                closing = None in tasks
+                self._decode([task for task in tasks if task is not None])
 
     def _decode(self, tasks: Sequence[_Task]) -> None:
         try:

@@ -14,13 +14,15 @@ What a row says depends on the row alone: neither its neighbours nor the order o
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 import torch
 from torch import Tensor
 
+from voice_core.decoding.graphs import Computation, Recorder, Recordings, Shape, shapes_up_to
 from voice_core.decoding.noise import uniform
 from voice_core.decoding.prefill import Prefilled, prefill
 from voice_core.decoding.rows import Row, SpokenRow
@@ -28,15 +30,19 @@ from voice_core.decoding.sampling import Demand, draw
 from voice_core.decoding.slots import Slots, StepMemory
 from voice_core.decoding.state import REASONS, RowState
 from voice_core.errors import RequestError, SynthesisError
-from voice_core.model.network import Masks, Network, additive, step_positions
+from voice_core.model.network import Masks, Network, additive, step_positions, whole
 
 TOO_EARLY_LOGIT = -1e4  # what the reference puts in place of the end code's logit while a row may not end yet
 
 # On a GPU the host looks only so often which rows ended: asking makes it wait for the step.
 GPU_STEPS_BETWEEN_LOOKS = 4
 
-# With `deterministic` attention reads up to a multiple of this, so that its sums are split alike at every length.
+# With `deterministic` attention reads up to a multiple of this, so that a CPU splits its sums alike at every length. A
+# GPU splits them by the length, so there it reads everything; its kernels for masks want multiples, too.
 ATTENTION_BLOCK = 64
+
+# What recorded draws give room to: any top_k up to 112, and everything else. See Demand.
+RECORDED_CANDIDATES = 128
 
 Outcome = SpokenRow | SynthesisError
 
@@ -63,12 +69,16 @@ class _Crowd:
     demand: Demand
 
     @classmethod
-    def of(cls, live: Sequence[_Live], vocab_size: int) -> _Crowd:
+    def of(cls, live: Sequence[_Live], vocab_size: int, *, search_ties: bool) -> _Crowd:
         return cls(
             max((row.filled_frames(0) for row in live), default=0),
             max((len(row.row.text_ids) for row in live), default=1),
-            Demand.of([row.row.sampling for row in live], vocab_size),
+            Demand.of([row.row.sampling for row in live], vocab_size, search_ties=search_ties),
         )
+
+    def needs(self, rows: int, steps: int) -> Shape:
+        """Return what the decoder's step after so many steps has to compute for so many rows."""
+        return Shape(rows, self.lead_frames + steps + 1, self.text_tokens)
 
 
 class BatchDecoder:
@@ -82,28 +92,60 @@ class BatchDecoder:
         max_frames: int,
         max_tokens: int,
         deterministic: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         """Reserve memory for `max_rows` rows of `max_frames` decoder positions and `max_tokens` text tokens.
 
         With `deterministic` every step computes all slots and every text is read alone: a row's codes then are the
-        same to the bit whatever else is in flight, at the price of a full house in every step.
+        same to the bit whatever else is in flight, at the price of a full house in every step. With a `recorder` the
+        steps are recorded here and played back from then on; nothing else may use the device meanwhile.
         """
         self.network = network
         self.config = network.config
         self.deterministic = deterministic
-        self._steps_between_looks = GPU_STEPS_BETWEEN_LOOKS if network.device.type == "cuda" else 1
+        self._on_gpu = network.device.type == "cuda"
+        self._steps_between_looks = GPU_STEPS_BETWEEN_LOOKS if self._on_gpu else 1
         self.max_frames = max_frames
         # A row that ended goes on until somebody looks.
         frames = max_frames + self._steps_between_looks
-        if deterministic:
+        if deterministic or self._on_gpu:
             frames, max_tokens = _rounded_up(frames), _rounded_up(max_tokens)
         self.slots = Slots(self.config.decoder, max_rows, frames, max_tokens, network.device, network.dtype)
         self.steps = 0  # decoder steps so far
         self.row_steps = 0  # codes drawn so far
         self._numbers = count()
         self._live: list[_Live] = []  # slot by slot
-        self._crowd = _Crowd.of([], self.config.code_vocab_size)
-        self._state = RowState(max_rows, frames, self.config, network.device)
+        self._look_around()
+        self._state = RowState(max_rows, frames, self.config, network.device, network.dtype)
+        self._recordings = Recordings()
+        self._recorded_shapes: list[Shape] = []
+        self._recorded_demands: list[Demand] = []
+        if recorder is not None:
+            self._record(recorder)
+
+    @torch.inference_mode()
+    def _record(self, recorder: Recorder) -> None:
+        """Record both halves of a step apart: for each shape the one, for each row count and demand the other."""
+        vocab_size = self.config.code_vocab_size
+        most = Shape(self.slots.slots, self.slots.frames, self.slots.tokens)
+        shapes = [most] if self.deterministic else shapes_up_to(most)
+        few = Demand(min(RECORDED_CANDIDATES, vocab_size), min_p=False, search_ties=False)
+        demands = [few, Demand(vocab_size, min_p=True, search_ties=False)]
+        parts: dict[Hashable, Computation] = {shape: partial(self._think, shape) for shape in shapes}
+        for rows in dict.fromkeys(shape.rows for shape in shapes):
+            parts |= {(rows, demand): partial(self._draw, slice(0, rows), demand) for demand in demands}
+        self._recordings.record(parts, recorder)
+        if self.recorded:
+            self._recorded_shapes, self._recorded_demands = shapes, demands
+
+    def _look_around(self) -> None:
+        """Note what changes when a row comes or goes."""
+        self._crowd = _Crowd.of(self._live, self.config.code_vocab_size, search_ties=not self._on_gpu)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether steps are played back."""
+        return len(self._recordings) > 0
 
     @property
     def live_rows(self) -> int:
@@ -150,8 +192,10 @@ class BatchDecoder:
         try:
             self._enter(rows, prefilled)
         except BaseException:  # no memory for the first draw, say: those who speak already must not notice
+            for slot in range(first, len(self._live)):
+                self._state.vacate(slot)
             del self._live[first:]
-            self._crowd = _Crowd.of(self._live, self.config.code_vocab_size)
+            self._look_around()
             raise
         return [live.number for live in self._live[first:]]
 
@@ -161,35 +205,54 @@ class BatchDecoder:
         for slot, (row, brought) in enumerate(zip(rows, prefilled, strict=True), first):
             self.slots.fill(slot, brought)
             self._live.append(_Live(next(self._numbers), row, self.steps))
+            self._state.hidden[slot] = brought.hidden
         self._state.enter(first, rows)
-        self._crowd = _Crowd.of(self._live, self.config.code_vocab_size)
-        hidden = torch.stack([brought.hidden for brought in prefilled]) if rows else torch.empty(0)
+        self._look_around()
         together = 1 if self.deterministic else max(1, len(rows))
-        for begin in range(0, len(rows), together):
-            self._draw(hidden[begin : begin + together], slice(first + begin, first + begin + together))
+        for begin in range(first, first + len(rows), together):
+            self._draw(slice(begin, begin + together), self._crowd.demand)
+        self.row_steps += len(rows)
 
     @torch.inference_mode()
     def step(self) -> None:
         """Draw one more code for every live row."""
-        live = len(self._live)
-        longest = self._crowd.lead_frames + self.steps + 1
-        computed, text_tokens = live, self._crowd.text_tokens
-        if self.deterministic:
-            computed = self.slots.slots
-            longest, text_tokens = _rounded_up(longest), _rounded_up(text_tokens)
-        rows, state = slice(0, computed), self._state
-        place = state.filled[rows]  # [B]
-        hidden = self.network.decoder(
-            state.last_code[rows, None],
-            step_positions(self.config, place, state.total_frames[rows])[:, None],
-            self._masks(place, longest),
-            StepMemory(self.slots, place, longest),
-            self.slots.text_view(computed, text_tokens),
-            self._text_mask(state.text_tokens[rows], text_tokens),
-        )[:, 0]
-        state.filled[:live] += 1
+        shape, demand = self._shape(), self._demand()
+        self._recordings.play(shape, partial(self._think, shape))
+        self._recordings.play((shape.rows, demand), partial(self._draw, slice(0, shape.rows), demand))
         self.steps += 1
-        self._draw(hidden, rows, live)
+        self.row_steps += len(self._live)
+
+    def _shape(self) -> Shape:
+        """Return what the next step computes: what the rows need, or more where shapes are fixed."""
+        needed = self._crowd.needs(len(self._live), self.steps)
+        if self._recorded_shapes:
+            return next(shape for shape in self._recorded_shapes if shape.holds(needed))
+        if not self.deterministic:
+            return needed
+        if self._on_gpu:
+            return Shape(self.slots.slots, self.slots.frames, self.slots.tokens)
+        return Shape(self.slots.slots, _rounded_up(needed.frames), _rounded_up(needed.text_tokens))
+
+    def _demand(self) -> Demand:
+        needed = self._crowd.demand
+        return next((demand for demand in self._recorded_demands if demand.holds(needed)), needed)
+
+    def _think(self, shape: Shape) -> None:
+        """Take the last codes in; the hidden states that the next ones are drawn from go to the rows' state."""
+        rows, state = slice(0, shape.rows), self._state
+        place = state.filled[rows]  # [B]
+        hidden = whole(
+            self.network.decoder.pieces(
+                state.last_code[rows, None],
+                step_positions(self.config, place, state.total_frames[rows])[:, None],
+                self._masks(place, shape.frames),
+                StepMemory(self.slots, place, shape.frames),
+                self.slots.text_view(shape.rows, shape.text_tokens),
+                self._text_mask(state.text_tokens[rows], shape.text_tokens),
+            )
+        )
+        state.hidden[rows] = hidden[:, 0]
+        state.filled[rows] += state.occupied[rows]
 
     def retire(self) -> list[tuple[int, Outcome]]:
         """Take out the rows that ended and return their numbers with what they said.
@@ -236,20 +299,14 @@ class BatchDecoder:
                 self.step()
         return [spoken[place] for place in range(len(rows))]
 
-    def _draw(self, hidden: Tensor, computed: slice, live: int | None = None) -> None:
-        """Draw a code from each hidden state [B, H] and note which rows end with it.
-
-        The slice names the slots of the states; of them only the first `live` hold rows (all, if it is None).
-        """
+    def _draw(self, rows: slice, demand: Demand) -> None:
+        """Draw a code from the hidden state of each of the rows and note which of them end with it."""
         state, end_code = self._state, self.config.end_code
-        logits = self.network.head(hidden).float()  # [B, V]; sums of probabilities need float32, also in bf16 models
-        too_early = state.steps[computed] < self.config.earliest_end_frame
+        logits = self.network.head(state.hidden[rows]).float()  # [B, V]; sums need float32, also in bf16 models
+        too_early = state.steps[rows] < self.config.earliest_end_frame
         logits[:, end_code] = logits[:, end_code].masked_fill(too_early, TOO_EARLY_LOGIT)
-        noise = uniform(state.keys[computed], state.steps[computed])
-        drawn = draw(logits, state.options.rows(computed), noise, self._crowd.demand)
-        count = len(hidden) if live is None else live
-        state.record(slice(computed.start, computed.start + count), drawn)
-        self.row_steps += count
+        noise = uniform(state.keys[rows], state.steps[rows])
+        state.record(rows, draw(logits, state.options.rows(rows), noise, demand))
 
     def _leave(self, slot: int) -> tuple[int, Outcome]:
         """Free a slot: the last row moves into it."""
@@ -263,7 +320,8 @@ class BatchDecoder:
             self._state.move(last, slot)
             self._live[slot] = moving
         self._live.pop()
-        self._crowd = _Crowd.of(self._live, self.config.code_vocab_size)
+        self._state.vacate(last)
+        self._look_around()
         return live.number, outcome
 
     def _outcome(self, slot: int) -> Outcome:

@@ -54,11 +54,18 @@ class Demand(NamedTuple):
 
     candidates: int  # how many of each row's best ids can survive the filters; V where there is no bound
     min_p: bool  # some row filters by probability
+    # Look if more ids tie than there are spare candidates: then the host waits for the answer. On a GPU nobody asks:
+    # the wait would cost more than SPARE_CANDIDATES equal logits ever matter.
+    search_ties: bool = True
+
+    def holds(self, other: Demand) -> bool:
+        """Tell if a draw for this demand gives the other's codes too."""
+        return self.candidates >= other.candidates and self.min_p >= other.min_p
 
     @classmethod
-    def of(cls, samplings: Sequence[Sampling], vocab_size: int) -> Demand:
+    def of(cls, samplings: Sequence[Sampling], vocab_size: int, *, search_ties: bool = True) -> Demand:
         candidates = max((_candidates(sampling, vocab_size) for sampling in samplings), default=1)
-        return cls(candidates, any(0 < sampling.min_p < 1 for sampling in samplings))
+        return cls(candidates, any(0 < sampling.min_p < 1 for sampling in samplings), search_ties)
 
 
 def _candidates(sampling: Sampling, vocab_size: int) -> int:
@@ -87,7 +94,7 @@ def filtered(logits: Tensor, options: Options, demand: Demand) -> Candidates:
     exceeds p, the first always. min_p keeps probabilities of at least p (absolute, not relative to the best) and, where
     it keeps any, replaces the other two, row by row; the reference does so only when every row of its batch keeps one.
     """
-    candidates = _best(logits, options, demand.candidates)
+    candidates = _best(logits, options, demand)
     ids, scaled, _ = candidates
     threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=scaled.shape[1] - 1))
     kept = scaled >= threshold
@@ -124,12 +131,12 @@ def draw(logits: Tensor, options: Options, noise: Tensor, demand: Demand) -> Dra
     return Drawn(torch.where(options.greedy, best, ids.gather(1, place)[:, 0]), best, broken)
 
 
-def _best(logits: Tensor, options: Options, count: int) -> Candidates:
+def _best(logits: Tensor, options: Options, demand: Demand) -> Candidates:
     vocab_size = logits.shape[1]
-    if count < vocab_size:
-        values, ids = logits.topk(count, dim=1)
+    if demand.candidates < vocab_size:
+        values, ids = logits.topk(demand.candidates, dim=1)
         scaled = values / options.temperature[:, None]
-        if logits.is_cuda or not _ties_beyond(scaled, options, vocab_size):
+        if not (demand.search_ties and _ties_beyond(scaled, options, vocab_size)):
             by_id = ids.argsort(1)
             ids, scaled = ids.gather(1, by_id), scaled.gather(1, by_id)
             scaled, order = scaled.sort(dim=1, descending=True, stable=True)
@@ -139,10 +146,7 @@ def _best(logits: Tensor, options: Options, count: int) -> Candidates:
 
 
 def _ties_beyond(scaled: Tensor, options: Options, vocab_size: int) -> bool:
-    """Tell if ids that tie with a row's k-th best may lie beyond the candidates [B, C].
-
-    On a GPU nobody asks: waiting for the answer would cost more than SPARE_CANDIDATES equal logits ever matter.
-    """
+    """Tell if ids that tie with a row's k-th best may lie beyond the candidates [B, C]."""
     threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=scaled.shape[1] - 1))
     limited = options.top_k < vocab_size
     return bool((limited & (scaled[:, -1] >= threshold[:, 0])).any())

@@ -1,6 +1,6 @@
 """The device's side of the rows: one entry a slot in every column, so that a step asks the host for nothing.
 
-Letters: R slots, F frames of capacity.
+Letters: R slots, F frames of capacity, H hidden.
 """
 
 from __future__ import annotations
@@ -22,13 +22,18 @@ STOP, LENGTH, CANCELLED, BROKEN = range(4)
 
 
 class RowState:
-    """Columns [R] of all slots; entries of slots without a row are stale, but always valid numbers."""
+    """Columns [R] of all slots; entries of slots without a row are stale, but always valid numbers.
 
-    def __init__(self, slots: int, frames: int, config: ModelConfig, device: torch.device) -> None:
+    A step may compute such slots too. They are not `occupied`, so their entries go nowhere.
+    """
+
+    def __init__(self, slots: int, frames: int, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
         def integers(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int64, device=device)
 
         self._config = config
+        self.occupied = integers(slots)  # 1 where a row speaks, else 0
+        self.hidden = torch.zeros(slots, config.decoder.hidden_size, device=device, dtype=dtype)  # [R, H] to draw from
         self.filled = integers(slots)  # decoder positions in the slot
         self.total_frames = integers(slots)  # the denominator of progress, plus one
         self.text_tokens = integers(slots) + 1
@@ -49,6 +54,7 @@ class RowState:
         def column(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.int64, device=self.filled.device)
 
+        self.occupied[slots] = 1
         self.filled[slots] = column([row.prompt_frames + 1 for row in rows])
         self.total_frames[slots] = column([row.total_frames() for row in rows])
         self.text_tokens[slots] = column([len(row.text_ids) for row in rows])
@@ -61,21 +67,22 @@ class RowState:
             mine[slots] = theirs
 
     def record(self, rows: slice, drawn: Drawn) -> None:
-        """Note what was drawn for the slots of the slice (the first of `drawn`), and which rows end with it."""
-        count = rows.stop - rows.start
-        ids, steps = drawn.ids[:count], self.steps[rows]
-        end_code = self._config.end_code
+        """Note what was drawn for the slots of the slice."""
+        steps, end_code = self.steps[rows], self._config.end_code
         # The row also ends where the end code is the likeliest, whatever was drawn.
-        stops = (ids == end_code) | (drawn.best[:count] == end_code)
-        broken = drawn.broken[:count]
-        ending = (stops | broken | (steps > self.last_step[rows])) & ~self.ended[rows]
-        reason = torch.where(broken, BROKEN, torch.where(stops, STOP, LENGTH))
+        stops = (drawn.ids == end_code) | (drawn.best == end_code)
+        ending = (stops | drawn.broken | (steps > self.last_step[rows])) & ~self.ended[rows]
+        reason = torch.where(drawn.broken, BROKEN, torch.where(stops, STOP, LENGTH))
         self.reason[rows] = torch.where(ending, reason, self.reason[rows])
         self.length[rows] = torch.where(ending, steps, self.length[rows])
         self.ended[rows] |= ending
-        self.codes[rows].scatter_(1, steps[:, None], ids[:, None])
-        self.last_code[rows] = ids
-        self.steps[rows] += 1
+        self.codes[rows].scatter_(1, steps[:, None], drawn.ids[:, None])
+        self.last_code[rows] = drawn.ids
+        self.steps[rows] += self.occupied[rows]
+
+    def vacate(self, slot: int) -> None:
+        """Note that nobody speaks in a slot any more."""
+        self.occupied[slot] = 0
 
     def cancel(self, slot: int) -> None:
         """End a row here, unless it has ended already."""

@@ -291,18 +291,6 @@ class Decoder(nn.Module):
             values.append(of_layer[1])
         return CrossMemory(torch.stack(keys), torch.stack(values))
 
-    def forward(
-        self,
-        codes: Tensor,
-        positions: Tensor,
-        masks: Masks,
-        memory: SelfMemory,
-        text: CrossMemory,
-        text_mask: Tensor | None,
-    ) -> Tensor:
-        """Return hidden states [B, S, H] of codes [B, S] at float positions [B, S]; text_mask is [B, 1, 1, T]."""
-        return whole(self.pieces(codes, positions, masks, memory, text, text_mask))
-
     def pieces(
         self,
         codes: Tensor,
@@ -312,6 +300,7 @@ class Decoder(nn.Module):
         text: CrossMemory,
         text_mask: Tensor | None,
     ) -> Pieces:
+        """Return hidden states [B, S, H] of codes [B, S] at float positions [B, S]; text_mask is [B, 1, 1, T]."""
         rotation = rotation_at(positions, self.config.decoder)
         text_rotation = rotation if self.config.progress_rope else None
         x = embed(self.embedding, codes)
