@@ -53,6 +53,7 @@ def test_every_setting_is_an_option_of_the_launcher() -> None:
         in_flight=False,
         largest_share=0.25,
         deterministic=True,
+        cuda_graphs="off",
         longest_text_characters=4,
         longest_speech_seconds=5,
         most_requests_in_flight=6,
