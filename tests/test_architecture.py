@@ -15,7 +15,7 @@ LAYERS = [
     ["errors", "speech"],
     ["seeds", "hub", "batching", "memory", "judging", "fingerprint"],
     ["text", "audio", "subtitles"],
-    ["planning"],
+    ["planning", "timeline"],
     ["embedded", "model", "codec"],
     ["voices"],
     ["decoding", "voices"],

@@ -81,17 +81,10 @@ def write_captions(cues: Iterable[Cue], caption_format: str) -> str:
         case "json":
             return json.dumps(caption_rows(cues), ensure_ascii=False)
         case "vtt":
-            blocks = [
-                f"{_told_time(cue.start_seconds, '.')} --> {_told_time(cue.end_seconds, '.')}\n{_vtt_text(cue)}\n"
-                for cue in cues
-            ]
+            blocks = [f"{_told_times(cue, '.')}\n{_vtt_text(cue)}\n" for cue in cues]
             return "\n".join(["WEBVTT\n", *blocks])
         case "srt":
-            blocks = [
-                f"{number}\n{_told_time(cue.start_seconds, ',')} --> {_told_time(cue.end_seconds, ',')}\n"
-                f"{_srt_text(cue)}\n"
-                for number, cue in enumerate(cues, 1)
-            ]
+            blocks = [f"{number}\n{_told_times(cue, ',')}\n{_srt_text(cue)}\n" for number, cue in enumerate(cues, 1)]
             return "\n".join(blocks)
         case _:
             raise RequestError("captions", f"{caption_format!r} is not one of {', '.join(CAPTION_FORMATS)}")
@@ -269,6 +262,10 @@ def _srt_text(cue: Cue) -> str:
 def _vtt_text(cue: Cue) -> str:
     text = html.escape(cue.text, quote=False)
     return text if cue.speaker is None else f"<v {html.escape(cue.speaker, quote=False)}>{text}"
+
+
+def _told_times(cue: Cue, mark: str) -> str:
+    return f"{_told_time(cue.start_seconds, mark)} --> {_told_time(cue.end_seconds, mark)}"
 
 
 def _told_time(seconds: float, mark: str) -> str:
