@@ -1,4 +1,4 @@
-"""`python -m deployments`: serves on this machine until Ctrl-C."""
+"""`python -m deployments`: serves on this machine until Ctrl-C; `dub` and `bulk` ask a server that runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ from pydantic import ValidationError
 # Before Ray is imported, which reads it then.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from deployments.launcher import Address, serve_here
+from deployments import bulk_command, dub_command
 from deployments.settings import Settings
+
+COMMANDS = {"dub": dub_command.main, "bulk": bulk_command.main}
 
 
 def main(arguments: list[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] in COMMANDS:
+        return COMMANDS[given[0]](given[1:])
+    return _serve(given)
+
+
+def _serve(arguments: list[str]) -> int:
+    from deployments.launcher import Address, serve_here  # Ray comes with it, and a client needs none
+
     settings, given = read_options(arguments)
     return serve_here(settings, Address(given.host, given.port), start_timeout_seconds=given.start_timeout)
 
@@ -38,7 +49,10 @@ def read_options(arguments: list[str] | None) -> tuple[Settings, argparse.Namesp
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m deployments", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python -m deployments",
+        description="Serves on this machine until Ctrl-C.",
+        epilog="Commands that ask a running server: dub FILE -o TRACK, bulk MANIFEST FOLDER; each has a --help.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     for name, field in Settings.model_fields.items():
         kind: dict[str, Any] = {}  # numbers are read, and checked, by the settings

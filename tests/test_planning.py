@@ -172,3 +172,9 @@ def test_signs_without_a_sound_may_be_left_out() -> None:
 def test_letters_know_no_line_breaks() -> None:
     planned = plan("One.\nTwo.", longest_seconds=8, split=False, alphabet=ALPHABET)
     assert [segment.text for segment in planned.segments] == ["One. Two."]
+
+
+def test_seconds_out_of_reach_give_way_to_the_nearest_where_that_is_wished() -> None:
+    for seconds, nearest_seconds in ((0.1, SHORTEST_SEGMENT_SECONDS), (100.0, 20.0), (3.0, 3.0)):
+        planned = plan("Hello.", longest_seconds=20, seconds=seconds, split=False, nearest=True)
+        assert [segment.seconds for segment in planned.segments] == pytest.approx([nearest_seconds])

@@ -58,13 +58,15 @@ def plan(
     reference: Reference | None = None,
     text_normaliser: str | None = None,
     alphabet: str | None = None,
+    nearest: bool = False,
 ) -> Plan:
     """Return what is to be spoken of `text`.
 
     `longest_seconds` is the longest segment that the model can speak. Without `seconds` each segment takes its
     estimated duration divided by `speed`, as far as the model can; with it, that is how long the whole takes, pauses of
     `pause_seconds` between the segments included, shared out by the estimates. The voice of a `reference` speaks at its
-    own pace. `text_normaliser` and `alphabet` are those of the model's facts. Raises RequestError naming the field.
+    own pace. `text_normaliser` and `alphabet` are those of the model's facts. Seconds that the text can't be stretched or
+    pressed to are refused; with `nearest`, the nearest that it can are taken. Raises RequestError naming the field.
     """
     spoken_language = detect_language(text) if language is None else parse_language(language)
     spoken_text = normalise(text, spoken_language, text_normaliser)
@@ -96,7 +98,7 @@ def plan(
         # A word that is to be spoken slower than the model can is spoken as slowly as it can.
         least_stretch = min(1.0, stretch) if split else stretch
         _check_length(max(estimates) * least_stretch, longest_seconds, "input" if split else "segment")
-    else:
+    elif not nearest:
         _check_seconds(seconds, estimates, longest_seconds, pause_seconds)
     durations = [min(max(estimate * stretch, SHORTEST_SEGMENT_SECONDS), longest_seconds) for estimate in estimates]
     return Plan(spoken_language, tuple(map(PlannedSegment, texts, durations)))

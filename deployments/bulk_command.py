@@ -1,0 +1,314 @@
+"""`python -m deployments bulk manifest.jsonl out/`: speaks each line of a manifest into a file of its own."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import queue
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from deployments.client import Patience, Server, ServerError
+from deployments.dub_command import (
+    DEFAULT_URL,
+    FORMATS,
+    INTERRUPTED_EXIT_CODE,
+    PATIENCE_SECONDS,
+    CommandError,
+    replaced,
+)
+from deployments.progress import Progress
+from voice_core.speech import DEFAULT_VOICE
+
+PATH = "/v1/audio/speech"
+DONE_FILE, ERRORS_FILE = ".done.jsonl", "errors.jsonl"
+CONCURRENCY = 16
+ENDINGS = {"wav_float32": "wav"} | {name: ending[1:] for ending, name in FORMATS.items() if ending != ".ogg"}
+OWN_FIELDS = ("id", "output")  # of a line; the others are the request's
+NOT_ONE_FILE = ("stream_format", "captions", "manifest", "n")
+
+
+class LineError(Exception):
+    """What is wrong with a line of the manifest, or with what the server made of it."""
+
+    def __init__(self, message: str, error: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.error = error or {"message": message}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A line of the manifest: what is asked of the server, and the file that it becomes."""
+
+    line: int  # from 1
+    id: str
+    request: dict[str, Any]
+    output: str  # in the folder
+
+    @property
+    def key(self) -> str:
+        """Equal for lines that ask for the same, however they are written."""
+        return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class Tally:
+    """How far it is."""
+
+    total: int
+    kept: int = 0  # from a run before
+    spoken: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        return self.kept + self.spoken + len(self.errors)
+
+    def fail(self, line: int, line_id: str | None, error: LineError) -> None:
+        self.errors.append({"line": line, "id": line_id, "error": error.error})
+
+
+class DoneList:
+    """Remembers beside the files which request each is the answer to: a line for each, written after its file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / DONE_FILE
+        self._known: dict[str, tuple[str, int]] = {}  # by output: key and size
+        if self._path.is_file():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                    self._known[row["output"]] = (row["key"], row["bytes"])
+                except (ValueError, KeyError, TypeError):
+                    continue  # half a line, from a run that was killed: its file is made again
+
+    def has(self, job: Job) -> bool:
+        """Is the whole file there, and the answer to this very request?"""
+        key, size = self._known.get(job.output, ("", -1))
+        file = self._folder / job.output
+        return key == job.key and file.is_file() and file.stat().st_size == size
+
+    def add(self, job: Job, size: int) -> None:
+        row = json.dumps({"output": job.output, "key": job.key, "bytes": size, "id": job.id})
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{row}\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit code."""
+    options = parser().parse_args(arguments)
+    progress = Progress(sys.stderr, "lines")
+    try:
+        tally = bulk(options, progress)
+    except (CommandError, OSError) as error:
+        progress.close()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        progress.close()
+        print("Stopped. The same command goes on where this one ended.", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    progress.close()
+    told = f"{options.output}: {tally.spoken} spoken, {tally.kept} were there, {len(tally.errors)} failed"
+    print(told + (f"; see {options.output / ERRORS_FILE}" if tally.errors else ""))
+    return 1 if tally.errors else 0
+
+
+def bulk(options: argparse.Namespace, progress: Progress) -> Tally:
+    """Speak what isn't there yet; errors of single lines are counted, and kept beside the files."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    for part in options.output.rglob(".*.part"):  # of a run that was killed
+        part.unlink(missing_ok=True)
+    (options.output / ERRORS_FILE).unlink(missing_ok=True)
+    lines = _lines(options.manifest)
+    tally, done = Tally(len(lines)), DoneList(options.output)
+    jobs = []
+    try:
+        for job in _jobs(lines, options, tally):
+            if done.has(job):
+                tally.kept += 1
+            else:
+                jobs.append(job)
+        progress.start(tally.done)
+        if options.ray_data:
+            from deployments.bulk_ray import speak_all
+        else:
+            speak_all = _speak_all
+        for job, outcome in speak_all(jobs, options):
+            if isinstance(outcome, LineError):
+                tally.fail(job.line, job.id, outcome)
+            else:
+                _keep(options.output / job.output, outcome)
+                done.add(job, len(outcome))
+                tally.spoken += 1
+            progress.tell(tally.done, tally.total, f" ({len(tally.errors)} failed)" if tally.errors else "")
+    finally:
+        if tally.errors:
+            with replaced(options.output / ERRORS_FILE) as file:
+                for error in sorted(tally.errors, key=lambda error: int(error["line"])):
+                    file.write(json.dumps(error, ensure_ascii=False).encode() + b"\n")
+    return tally
+
+
+def _keep(file: Path, audio: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(file) as part:
+        part.write(audio)
+
+
+def _lines(manifest: str) -> list[tuple[int, str]]:
+    """Return the lines that hold something, with their numbers."""
+    content = sys.stdin.buffer.read() if manifest == "-" else Path(manifest).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{manifest}: is not UTF-8 (byte {error.start})") from error
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _jobs(lines: list[tuple[int, str]], options: argparse.Namespace, tally: Tally) -> Iterator[Job]:
+    """Read every line before anything is spoken; those that are wrong are counted as errors."""
+    outputs: dict[str, int] = {}
+    for number, line in lines:
+        row: Any = None
+        try:
+            row = _row(line)
+            job = _job(number, row, options)
+            if job.output in outputs:
+                raise LineError(f"output: {job.output!r} is that of line {outputs[job.output]} too")
+            outputs[job.output] = number
+            yield job
+        except LineError as error:
+            tally.fail(number, str(row["id"]) if isinstance(row, dict) and "id" in row else None, error)
+
+
+def _row(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise LineError(f"is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise LineError("must be a JSON object")
+    return row
+
+
+def _job(number: int, row: dict[str, Any], options: argparse.Namespace) -> Job:
+    for name in NOT_ONE_FILE:
+        if row.get(name) not in (None, False, 1):
+            raise LineError(
+                f"{name}: a line is one file here; write a line for each sample, ask the server for the rest"
+            )
+    request = {name: value for name, value in row.items() if name not in OWN_FIELDS and value is not None}
+    request = {"model": "voice", "voice": options.voice, **request}
+    output = row.get("output")
+    if output is not None and not isinstance(output, str):
+        raise LineError("output: must be the name of a file")
+    if "response_format" not in request:
+        named = FORMATS.get(PurePosixPath(output).suffix.lower()) if output else None
+        request["response_format"] = named or options.format
+    line_id = str(row.get("id", f"{number:06}"))
+    ending = ENDINGS.get(str(request["response_format"]), str(request["response_format"]))
+    name = output or f"{line_id}.{ending}"
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.name.startswith(".") or name.endswith("/") or "\0" in name:
+        raise LineError(f"{'output' if output else 'id'}: {name!r} is no file name inside the folder")
+    if path == PurePosixPath(ERRORS_FILE):
+        raise LineError(f"output: {name!r} is where errors are written")
+    return Job(number, line_id, request, str(path))
+
+
+def _speak_all(jobs: list[Job], options: argparse.Namespace) -> Iterator[tuple[Job, bytes | LineError]]:
+    """Ask for so many at once; yield each as it comes. Threads are left behind if nobody waits for them any more."""
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    outcomes: queue.Queue[tuple[Job, bytes | LineError | Exception]] = queue.Queue()
+    for job in jobs:
+        waiting.put(job)
+
+    def work() -> None:
+        server = Server(options.url)
+        while True:
+            try:
+                job = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                outcomes.put((job, _spoken(server, job, options.patience)))
+            except LineError as error:
+                outcomes.put((job, error))
+            except Exception as error:  # whatever it is, the command must learn of it, not wait for ever
+                outcomes.put((job, error))
+                return
+
+    for _ in range(min(options.concurrency, len(jobs))):
+        threading.Thread(target=work, daemon=True).start()
+    for _ in jobs:
+        job, outcome = outcomes.get()
+        if isinstance(outcome, ServerError):
+            raise CommandError(str(outcome)) from outcome
+        if isinstance(outcome, Exception) and not isinstance(outcome, LineError):
+            raise outcome
+        yield job, outcome
+
+
+def _spoken(server: Server, job: Job, patience_seconds: float) -> bytes:
+    """Return the file; a server that is busy is asked again, one that is gone ends the command."""
+    patience = Patience(patience_seconds)
+    while True:
+        try:
+            with server.post(PATH, job.request) as answer:
+                return _whole(answer)
+        except ServerError as error:
+            if error.status is None:
+                raise
+            if error.wait_seconds is None:
+                raise LineError(str(error), error.error) from error
+            try:
+                patience.wait(error)
+            except ServerError:
+                raise LineError(f"the server was busy for too long: {error}", error.error) from error
+
+
+def _whole(answer: IO[bytes]) -> bytes:
+    return answer.read()
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments bulk",
+        description=__doc__.partition(": ")[2],
+        epilog='A line: {"input": "Hello.", "id": "greeting", "voice": "Ann", "seconds": 2, "output": "a/hello.mp3"}; '
+        f"all but input may be left out, and every field of a request for speech may stand there. OUT/{ERRORS_FILE} lists "
+        "what failed. Exit codes: 0 all is there, 1 something failed, 130 stopped.",
+    )
+    parser.add_argument(
+        "manifest", metavar="MANIFEST", help="a file with a JSON object on every line; - is standard input"
+    )
+    parser.add_argument("output", metavar="OUT", type=Path, help="the folder of the files; made if there is none")
+    parser.add_argument("--url", default=DEFAULT_URL, help=f"of the server (default: {DEFAULT_URL})")
+    parser.add_argument("--voice", default=DEFAULT_VOICE, help="of lines that name none")
+    parser.add_argument("--format", default="wav", choices=sorted(ENDINGS), help="of lines that name none")
+    parser.add_argument("--concurrency", type=_count, default=CONCURRENCY, metavar="N", help="requests in flight")
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE_SECONDS, metavar="SECONDS", help="with a server that is busy"
+    )
+    parser.add_argument("--ray-data", action="store_true", help="without a server, on a Ray cluster: see --model")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="of the cluster; by default a Ray of this machine")
+    parser.add_argument(
+        "--model", default="embedded", help="with --ray-data: a checkpoint's folder, a hub id, embedded"
+    )
+    parser.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu"], help="with --ray-data")
+    parser.add_argument("--actors", type=_count, default=1, metavar="N", help="with --ray-data: models in the pool")
+    return parser
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
