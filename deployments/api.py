@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from deployments import live, voices_api
+from deployments import dub_api, live, voices_api
 from deployments.answers import Take, answer
 from deployments.body import FORM, JSON, content_type, read_body, read_form, require_content_type, too_large
 from deployments.composer import Composed
 from deployments.door import Door
+from deployments.dub_api import DubApi
 from deployments.errors import error_response
 from deployments.estimates import estimated
 from deployments.fan_out import PendingReply, all_of, ask_each, in_order
@@ -63,6 +64,7 @@ class SpeechApi:
         self._speaker = Speaker(crew.speak, open_cache(settings.segment_cache, settings.segment_cache_bytes))
         self._live = LiveApi(settings, self._door, self._house, self._speaker, self._script)
         self._voices = VoicesApi(settings, self._desk, self._door)
+        self._dubs = DubApi(settings, self._desk, self._door, self._house, self._speaker)
         self._started_at = int(time.time())
 
     def routes(self) -> Starlette:
@@ -71,6 +73,7 @@ class SpeechApi:
                 Route("/v1/audio/speech", _guarded(self.speech), methods=["POST"]),
                 Route("/v1/audio/speech/estimate", _guarded(self.estimate), methods=["POST"]),
                 WebSocketRoute(live.PATH, self._live.session),
+                Route(dub_api.PATH, _guarded(self._dubs.dub), methods=["POST"]),
                 Route(voices_api.PATH, _guarded(self._voices.create), methods=["POST"]),
                 Route(voices_api.PATH, _guarded(self._voices.voices), methods=["GET"]),
                 Route(voices_api.PATH_OF_ONE, _guarded(self._voices.voice), methods=["GET"]),

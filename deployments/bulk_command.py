@@ -283,8 +283,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m deployments bulk",
         description=__doc__.partition(": ")[2],
         epilog='A line: {"input": "Hello.", "id": "greeting", "voice": "Ann", "seconds": 2, "output": "a/hello.mp3"}; '
-        f"all but input may be left out, and every field of a request for speech may stand there. OUT/{ERRORS_FILE} lists "
-        "what failed. Exit codes: 0 all is there, 1 something failed, 130 stopped.",
+        f"all but input may be left out, and every field of a request for speech may stand there. OUT/{ERRORS_FILE} "
+        "lists what failed. Exit codes: 0 all is there, 1 something failed, 130 stopped.",
     )
     parser.add_argument(
         "manifest", metavar="MANIFEST", help="a file with a JSON object on every line; - is standard input"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from deployments.body import Form
+from deployments.speaking import MOST_RETRIES, Wishes
 from deployments.speech_request import (
     LONGEST_NAME_CHARACTERS,
     MOST_CANDIDATES,
@@ -110,6 +111,17 @@ class DubRequest(BaseModel):
     @property
     def sampling(self) -> Sampling:
         return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
+
+    @property
+    def wishes(self) -> Wishes:
+        """What is asked of every segment; kept bad ones were tried again before."""
+        return Wishes(
+            retries=0 if self.on_bad_segment == "fail" else MOST_RETRIES,
+            keep_bad=self.on_bad_segment == "keep",
+            tolerance_seconds=self.seconds_tolerance,
+            best_of=self.best_of,
+            cached=self.cache,
+        )
 
     def sheet(self, longest_track_seconds: float) -> CueSheet:
         """Read the cues. Takes a moment for thousands, so it isn't for an event loop."""

@@ -41,13 +41,26 @@ class Script:
         return sum(max(LEAST_WORK_SECONDS, segment.seconds) for segment in self.segments) * self.rows_of_each
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a voice reads: what the decoder imitates, and the pace that it sets. None, both: the model's own."""
+
+    prompt: VoicePrompt | None = None
+    reference: Reference | None = None
+
+
+def reading_of(prompt: VoicePrompt | None, facts: ModelFacts) -> Reading:
+    if prompt is None:
+        return Reading()
+    language = parse_language(prompt.language) if prompt.language else detect_language(prompt.transcript)
+    prompt = replace(prompt, transcript=normalise(prompt.transcript, language, facts.text_normaliser))
+    seconds = len(prompt.codes) / facts.frames_per_second
+    return Reading(prompt, Reference(seconds, prompt.transcript, language))
+
+
 def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt | None = None) -> Script:
     """Plan the text in the voice of the prompt. Takes up to a second for a long one, so it isn't for an event loop."""
-    reference = None
-    if prompt is not None:
-        language = parse_language(prompt.language) if prompt.language else detect_language(prompt.transcript)
-        prompt = replace(prompt, transcript=normalise(prompt.transcript, language, facts.text_normaliser))
-        reference = Reference(len(prompt.codes) / facts.frames_per_second, prompt.transcript, language)
+    reading = reading_of(prompt, facts)
     planned = plan(
         wanted.input,
         longest_seconds=facts.longest_seconds,
@@ -56,7 +69,7 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
         speed=wanted.speed,
         pause_seconds=wanted.inter_segment_silence,
         split=wanted.segment,
-        reference=reference,
+        reference=reading.reference,
         text_normaliser=facts.text_normaliser,
         alphabet=facts.alphabet,
     )
@@ -64,7 +77,7 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
     seeds = sample_seeds(seed, wanted.n)
     request = secrets.token_hex(8)
     segments = tuple(
-        Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, prompt, request)
+        Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, reading.prompt, request)
         for index, piece in enumerate(planned.segments)
     )
     return Script(segments, seeds, planned.language, wanted.inter_segment_silence, wanted.best_of)

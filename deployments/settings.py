@@ -50,6 +50,11 @@ class Settings(BaseModel):
     longest_speech_seconds: float = Field(
         default=3600, gt=0, description="of one request, all its samples together; a segment counts as 1 s at least"
     )
+    longest_dub_seconds: float = Field(
+        default=10_800,
+        gt=0,
+        description="of a dub's track, and of the speech on it, all candidates together; a cue counts as 1 s at least",
+    )
     most_requests_in_flight: int = Field(default=200, ge=1, description="at one ingress; the next is answered with 429")
     most_seconds_in_flight: float = Field(
         default=14_400, gt=0, description="of speech at one ingress, as for one request; beyond it the answer is 429"

@@ -54,7 +54,7 @@ CaptionFormat = Literal["srt", "vtt", "json"]
 _REFERENCE = Sampling()
 
 
-def _voice_name(voice: object) -> object:
+def voice_name(voice: object) -> object:
     """OpenAI's clients send a voice as its name or as {"id": name}."""
     if isinstance(voice, dict) and set(voice) == {"id"}:
         return voice["id"]
@@ -79,7 +79,7 @@ class SpeechRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)  # any name; one model is served
     input: str
-    voice: Annotated[str, BeforeValidator(_voice_name), Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)]
+    voice: Annotated[str, BeforeValidator(voice_name), Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)]
     response_format: str = "mp3"
     speed: float = Field(default=1.0, ge=0.25, le=4.0)  # divides the estimated duration
     instructions: str = ""
@@ -115,7 +115,7 @@ class SpeechRequest(BaseModel):
     def from_form(cls, form: Form, *, longest_text_characters: int) -> Self:
         """Read a form whose one file, if any, is the recording of the voice."""
         document: dict[str, Any] = {
-            name: text if name in TEXT_FIELDS else _json_value(name, text) for name, text in form.texts.items()
+            name: text if name in TEXT_FIELDS else json_value(name, text) for name, text in form.texts.items()
         }
         return cls.checked(document | form.files, longest_text_characters=longest_text_characters)
 
@@ -127,7 +127,7 @@ class SpeechRequest(BaseModel):
         try:
             wanted = cls.model_validate(given)
         except ValidationError as error:
-            raise _request_error(error.errors(include_url=False)[0]) from error
+            raise request_error(error.errors(include_url=False)[0], cls) from error
         if len(wanted.input) > longest_text_characters:
             reason = f"{len(wanted.input)} characters, at most {longest_text_characters} are spoken in one request"
             raise RequestError("input", reason)
@@ -205,7 +205,7 @@ def json_object(body: bytes | str) -> dict[str, Any]:
     return document
 
 
-def _json_value(field: str, text: str) -> Any:
+def json_value(field: str, text: str) -> Any:
     """Return a number, a truth or an object as JSON writes it; only `reference_audio` may be text, its base64."""
     if field == "reference_audio":
         return text
@@ -219,8 +219,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number in JSON")
 
 
-def _request_error(error: ErrorDetails) -> RequestError:
-    """Say what pydantic found in one sentence about one field."""
+def request_error(error: ErrorDetails, kind: type[BaseModel]) -> RequestError:
+    """Say what pydantic found in a request of that kind in one sentence about one field."""
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, RequestError):
         return cause
@@ -229,7 +229,7 @@ def _request_error(error: ErrorDetails) -> RequestError:
     field = str(error["loc"][0])[:LONGEST_NAME_CHARACTERS]
     match error["type"]:
         case "extra_forbidden":
-            known = ", ".join(SpeechRequest.model_fields)
+            known = ", ".join(kind.model_fields)
             return RequestError(field, f"is not a field of this request; the fields are {known}")
         case "missing":
             return RequestError(field, "is required")

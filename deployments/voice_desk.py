@@ -56,11 +56,15 @@ class VoiceDesk:
             sent = Sent(wanted.reference_audio, wanted.reference_text.strip(), "reference_audio", "reference_text")
             learned, transcript = await self._learn(sent)
             return VoicePrompt(learned.codes, transcript)
-        if wanted.voice == DEFAULT_VOICE:
+        return await self.prompt_of(wanted.voice, facts)
+
+    async def prompt_of(self, name: str, facts: ModelFacts) -> VoicePrompt | None:
+        """Return the prompt of a voice that is kept, by id or name; None for the model's own."""
+        if name == DEFAULT_VOICE:
             return None
-        voice = await self._find(wanted.voice)
+        voice = await self._find(name)
         if voice is None:
-            reason = f"there is no voice {wanted.voice!r}; GET /v1/audio/voices lists those that there are"
+            reason = f"there is no voice {name!r}; GET /v1/audio/voices lists those that there are"
             raise RequestError("voice", reason)
         return VoicePrompt(await self._codes(voice, facts), voice.transcript, voice.language)
 

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from voice_core.errors import RequestError
-from voice_core.planning import plan
+from voice_core.planning import SHORTEST_SEGMENT_SECONDS, plan
 from voice_core.text import Language, Reference
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ',.?!"

@@ -65,8 +65,8 @@ def plan(
     `longest_seconds` is the longest segment that the model can speak. Without `seconds` each segment takes its
     estimated duration divided by `speed`, as far as the model can; with it, that is how long the whole takes, pauses of
     `pause_seconds` between the segments included, shared out by the estimates. The voice of a `reference` speaks at its
-    own pace. `text_normaliser` and `alphabet` are those of the model's facts. Seconds that the text can't be stretched or
-    pressed to are refused; with `nearest`, the nearest that it can are taken. Raises RequestError naming the field.
+    own pace. `text_normaliser` and `alphabet` are those of the model's facts. Seconds that the text can't be stretched
+    or pressed to are refused; with `nearest`, the nearest that it can are taken. Raises RequestError naming the field.
     """
     spoken_language = detect_language(text) if language is None else parse_language(language)
     spoken_text = normalise(text, spoken_language, text_normaliser)

@@ -61,6 +61,15 @@ class FileStream:
         rest = self._resampled(np.zeros(0, dtype=np.float32), last=True)
         return (self._writer.write(rest) if len(rest) else b"") + self._writer.close()
 
+    @property
+    def stream_head_bytes(self) -> int:
+        """How much at the beginning of what came out gives way to `head`, for who kept it all back."""
+        return self._writer.stream_head_bytes
+
+    def head(self) -> bytes:
+        """Return the head of the whole file, which knows its length, once it is closed."""
+        return self._writer.head()
+
     def _resampled(self, samples: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
         if self._resampler is None:
             return samples

@@ -1,0 +1,231 @@
+"""Speaks cues and puts them on one track, each at its own time: the work of a dub, event by event."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ray.exceptions import RayTaskError
+
+from deployments.dub_request import DubRequest
+from deployments.dub_script import Fault, Line
+from deployments.errors import ApiError
+from deployments.fan_out import in_order
+from deployments.speaking import Utterance, Wishes
+from voice_core.audio.joining import PAUSE_SECONDS, join
+from voice_core.audio.streams import open_stream
+from voice_core.audio.waveform import Waveform
+from voice_core.errors import SynthesisError
+from voice_core.judging import is_silent
+from voice_core.speech import FinishReason, Segment
+from voice_core.subtitles import Cue, CueSheet, caption_rows, write_captions
+from voice_core.timeline import Timeline
+
+PIECE_BYTES = 3 * 64 * 1024  # of the track in one event; base64 makes four of every three
+KEPT_BYTES = 32 * 1024 * 1024  # of a track in memory; what is larger waits in a file
+CEILING = 10 ** (-1 / 20)  # of mixed sounds: a decibel below full scale, for what a lossy format adds
+
+logger = logging.getLogger("ray.serve")
+
+Speak = Callable[[Segment, Wishes], Awaitable[list[Utterance]]]
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SpokenLine:
+    """A line and how it was spoken: nothing for one that wasn't."""
+
+    line: Line
+    utterances: tuple[Utterance, ...]
+    faults: tuple[Fault, ...]
+    reason: str | None = None  # why it can't be heard
+
+    @property
+    def sound(self) -> Waveform | None:
+        """What goes on the track, the segments of a long cue joined."""
+        if not self.utterances:
+            return None
+        speeches = [utterance.speech for utterance in self.utterances]
+        waveforms = [Waveform(speech.samples, speech.sample_rate) for speech in speeches]
+        return waveforms[0] if len(waveforms) == 1 else join(waveforms, pause_seconds=PAUSE_SECONDS)
+
+    @property
+    def got_seconds(self) -> float:
+        """As the model spoke, before anything is trimmed, with the pauses between the segments of a long cue."""
+        spoken_seconds = sum(utterance.speech.seconds for utterance in self.utterances)
+        return spoken_seconds + PAUSE_SECONDS * max(0, len(self.utterances) - 1)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        reasons = [utterance.speech.finish_reason for utterance in self.utterances]
+        return next((reason for reason in reasons if reason is not FinishReason.STOP), reasons[0] if reasons else None)
+
+
+class Dub:
+    """One dub on its way."""
+
+    def __init__(
+        self,
+        wanted: DubRequest,
+        sheet: CueSheet,
+        lines: Sequence[Line],
+        sample_rate: int,
+        speak: Speak,
+        at_once: Callable[[], int],
+    ) -> None:
+        """`sample_rate` in Hz is the codec's; `at_once` says how many segments may be under way."""
+        self._wanted = wanted
+        self._sheet = sheet
+        self._lines = lines
+        self._speak_segment = speak
+        self._at_once = at_once
+        self._timeline = Timeline(
+            [line.cue for line in lines],
+            sample_rate,
+            overrun_seconds=wanted.overrun_seconds,
+            track_seconds=wanted.track_seconds,
+        )
+        self._spoken: list[SpokenLine] = []
+        self._loudness_lufs: float | None = None
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """Yield progress after every cue, then the track in pieces, then the report."""
+        async with aclosing(self._spoken_lines()) as spoken_lines:
+            async for spoken in spoken_lines:
+                place = len(self._spoken)
+                self._spoken.append(spoken)
+                self._timeline.put(place, spoken.sound)
+                yield {"type": "dub.progress", "done": place + 1, "total": len(self._lines), "cue": self._row(place)}
+        with await asyncio.to_thread(self._render) as file:
+            while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+                yield {"type": "dub.audio.delta", "audio": base64.b64encode(piece).decode()}
+        yield {"type": "dub.done", "report": self.report(), "captions": self.captions()}
+
+    def report(self) -> dict[str, Any]:
+        """Return what became of every cue, in the order of their file."""
+        rows = [self._row(place) for place in range(len(self._spoken))]
+        return {
+            "track_seconds": round(self._timeline.samples / self._timeline.sample_rate, 4),
+            "sample_rate": self._file_rate,
+            "loudness_lufs": self._loudness_lufs,
+            "cues": sorted(rows, key=lambda row: int(row["index"])),
+            "empty_cues": [number - 1 for number in self._sheet.empty_numbers],
+            "warnings": self._warnings(),
+        }
+
+    def captions(self) -> str | list[dict[str, Any]]:
+        """Return the captions of what is heard, each over the time of its sound."""
+        heard = [self._heard(place) for place in range(len(self._spoken))]
+        cues = [cue for cue in heard if cue is not None]
+        return caption_rows(cues) if self._wanted.captions == "json" else write_captions(cues, self._wanted.captions)
+
+    async def _spoken_lines(self) -> AsyncGenerator[SpokenLine]:
+        """Speak all lines through one window of segments; yield them in the order of their times."""
+        questions = [(line, segment) for line in self._lines for segment in line.segments]
+        async with aclosing(in_order(self._answer, questions, self._at_once)) as answers:
+            for line in self._lines:
+                given = [await anext(answers) for _ in line.segments]
+                failure = next((answer for answer in given if isinstance(answer, str)), None)
+                if failure is not None:
+                    yield SpokenLine(line, (), (*line.faults, Fault.FAILED), failure)
+                    continue
+                utterances = tuple(answer for answer in given if isinstance(answer, Utterance))
+                yield SpokenLine(line, utterances, (*line.faults, *self._faults(line, utterances)), line.reason)
+
+    async def _answer(self, question: tuple[Line, Segment]) -> Utterance | str:
+        """Speak a segment; where bad ones are kept, one that can't be spoken at all is told by its reason."""
+        line, segment = question
+        wanted = self._wanted
+        try:
+            (utterance,) = await self._speak_segment(segment, wanted.wishes)
+        except ApiError as error:
+            if error.code != "bad_segment":
+                raise
+            message = f"cues: cue {line.number}: {error.message.removeprefix('input: ')}"
+            raise ApiError(error.status, message, "cues", error.code, error.headers) from error
+        except (SynthesisError, RayTaskError) as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if wanted.on_bad_segment != "keep" or not isinstance(cause, SynthesisError) or cause.may_succeed_later:
+                raise
+            logger.warning("Cue %d can't be spoken: %s", line.number, cause)
+            return str(cause)
+        return utterance
+
+    def _faults(self, line: Line, utterances: Sequence[Utterance]) -> list[Fault]:
+        faults = []
+        speeches = [utterance.speech for utterance in utterances]
+        if any(speech.finish_reason is not FinishReason.STOP for speech in speeches):
+            faults.append(Fault.UNFINISHED)
+        spoken = zip(line.segments, speeches, strict=True)
+        if any(is_silent(speech) and any(map(str.isalnum, segment.text)) for segment, speech in spoken):
+            faults.append(Fault.SILENT)
+        tolerance = self._wanted.seconds_tolerance
+        if tolerance is not None and any(abs(one.seconds - one.asked_seconds) > tolerance for one in speeches):
+            faults.append(Fault.TOLERANCE)
+        return faults
+
+    def _row(self, place: int) -> dict[str, Any]:
+        spoken, placement, rate = self._spoken[place], self._timeline.placement(place), self._timeline.sample_rate
+        line = spoken.line
+        heard = len(placement.sound.samples) > 0
+        row = {
+            "index": line.number - 1,
+            "text": line.cue.text,
+            "speaker": line.cue.speaker,
+            "start_seconds": round(line.cue.start_seconds, 4),
+            "end_seconds": round(line.cue.end_seconds, 4),
+            "placed_seconds": round(placement.start_samples / rate, 4) if heard else None,
+            "placed_end_seconds": round(placement.end_samples / rate, 4) if heard else None,
+            "asked_seconds": round(line.asked_seconds, 3),
+            "got_seconds": round(spoken.got_seconds, 3),
+            "moved_seconds": round(placement.moved_samples / rate, 4),
+            "seed": spoken.utterances[0].speech.seed if spoken.utterances else line.seed,
+            "attempts": max((utterance.attempts for utterance in spoken.utterances), default=0),
+            "cached": bool(spoken.utterances) and all(utterance.cached for utterance in spoken.utterances),
+            "finish_reason": None if spoken.finish_reason is None else str(spoken.finish_reason),
+            "flags": [*map(str, spoken.faults), *sorted(map(str, placement.flags))],
+        }
+        return row if spoken.reason is None else row | {"reason": spoken.reason}
+
+    def _heard(self, place: int) -> Cue | None:
+        placement, cue, rate = self._timeline.placement(place), self._lines[place].cue, self._timeline.sample_rate
+        if not len(placement.sound.samples):
+            return None
+        return Cue(placement.start_samples / rate, placement.end_samples / rate, cue.text, cue.speaker)
+
+    def _warnings(self) -> list[str]:
+        speakers = {cue.speaker for cue in self._sheet.cues}
+        unused = [speaker for speaker in self._wanted.voices if speaker not in speakers]
+        return [f"voices: no cue is spoken by {speaker!r}" for speaker in unused]
+
+    @property
+    def _file_rate(self) -> int:
+        return open_stream(self._wanted.response_format, self._timeline.sample_rate).sample_rate
+
+    def _render(self) -> IO[bytes]:
+        """Return the whole file, with a head that knows its length."""
+        timeline = self._timeline
+        stream = open_stream(self._wanted.response_format, timeline.sample_rate)
+        gain = self._gain()
+        file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES)  # noqa: SIM115  # closed by who reads it
+        streamed: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES)  # noqa: SIM115
+        with streamed:
+            for stretch in timeline.stretches():
+                streamed.write(stream.write(stretch * gain))
+            streamed.write(stream.close())
+            file.write(stream.head())
+            streamed.seek(stream.stream_head_bytes)
+            while piece := streamed.read(PIECE_BYTES):
+                file.write(piece)
+        file.seek(0)
+        return file
+
+    def _gain(self) -> float:
+        peak = max((float(abs(stretch).max(initial=0)) for stretch in self._timeline.stretches()), default=0.0)
+        return CEILING / peak if peak > CEILING else 1.0
