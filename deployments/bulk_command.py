@@ -81,12 +81,16 @@ class DoneList:
         self._path = folder / DONE_FILE
         self._known: dict[str, tuple[str, int]] = {}  # by output: key and size
         if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
+            text = self._path.read_text(encoding="utf-8")
+            if text and not text.endswith("\n"):  # a run was killed in mid-line
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write("\n")
+            for line in text.splitlines():
                 try:
                     row = json.loads(line)
                     self._known[row["output"]] = (row["key"], row["bytes"])
                 except (ValueError, KeyError, TypeError):
-                    continue  # half a line, from a run that was killed: its file is made again
+                    continue  # the file of half a line is made again
 
     def has(self, job: Job) -> bool:
         """Is the whole file there, and the answer to this very request?"""
