@@ -19,6 +19,7 @@ from deployments.errors import ApiError
 from deployments.fan_out import in_order
 from deployments.speaking import Utterance, Wishes
 from voice_core.audio.joining import PAUSE_SECONDS, join
+from voice_core.audio.loudness import BLOCK_SECONDS, gain_to
 from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import SynthesisError
@@ -29,7 +30,7 @@ from voice_core.timeline import Timeline
 
 PIECE_BYTES = 3 * 64 * 1024  # of the track in one event; base64 makes four of every three
 KEPT_BYTES = 32 * 1024 * 1024  # of a track in memory; what is larger waits in a file
-CEILING = 10 ** (-1 / 20)  # of mixed sounds: a decibel below full scale, for what a lossy format adds
+CEILING = 10 ** (-1 / 20)  # of sounds whose mix would be clipped: a decibel, for what a lossy format adds
 
 logger = logging.getLogger("ray.serve")
 
@@ -93,6 +94,7 @@ class Dub:
         )
         self._spoken: list[SpokenLine] = []
         self._loudness_lufs: float | None = None
+        self._loudness_warning: str | None = None
 
     async def events(self) -> AsyncGenerator[Event]:
         """Yield progress after every cue, then the track in pieces, then the report."""
@@ -202,7 +204,8 @@ class Dub:
     def _warnings(self) -> list[str]:
         speakers = {cue.speaker for cue in self._sheet.cues}
         unused = [speaker for speaker in self._wanted.voices if speaker not in speakers]
-        return [f"voices: no cue is spoken by {speaker!r}" for speaker in unused]
+        warnings = [f"voices: no cue is spoken by {speaker!r}" for speaker in unused]
+        return warnings if self._loudness_warning is None else [*warnings, self._loudness_warning]
 
     @property
     def _file_rate(self) -> int:
@@ -227,5 +230,16 @@ class Dub:
         return file
 
     def _gain(self) -> float:
-        peak = max((float(abs(stretch).max(initial=0)) for stretch in self._timeline.stretches()), default=0.0)
-        return CEILING / peak if peak > CEILING else 1.0
+        """Return the one factor that makes the track as loud as wished, or as its peaks allow."""
+        timeline, target_lufs = self._timeline, self._wanted.loudness_lufs
+        sounding = Waveform(timeline.sounding(BLOCK_SECONDS, BLOCK_SECONDS / 4), timeline.sample_rate)
+        if target_lufs is None:
+            return min(1.0, CEILING / sounding.peak) if sounding.peak > 1 else 1.0
+        gain = gain_to(sounding, target_lufs)
+        if gain.reached_lufs is not None:
+            self._loudness_lufs = round(gain.reached_lufs, 2)
+            if gain.peak_limited:
+                self._loudness_warning = (
+                    f"loudness_lufs: {gain.reached_lufs:.1f} instead of {target_lufs:g}, its peaks allow no more"
+                )
+        return gain.factor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from voice_core.audio.loudness import BLOCK_SECONDS, loudness_lufs
 from voice_core.audio.waveform import Waveform
 from voice_core.subtitles import Cue
 from voice_core.timeline import Flag, Timeline
@@ -131,3 +132,22 @@ def test_the_stretches_are_the_track_however_long_they_are() -> None:
     timeline = track((cue(0.3, 1), hum(0.77)), (cue(0.5, 2), hum(1.5, 0.2)))
     for seconds in (0.01, 0.7, 100):
         assert np.array_equal(np.concatenate(list(timeline.stretches(seconds))), samples(timeline))
+
+
+def test_long_silences_are_left_out_on_a_grid() -> None:
+    timeline = track((cue(1.23, 2), hum(0.5)), (cue(2.0, 3), hum(0.5)), (cue(9, 10), hum(1.0)))
+    expected = np.concatenate([timeline.stretch(800, 2900), timeline.stretch(8600, 10_000)])
+    assert np.array_equal(timeline.sounding(margin_seconds=0.4, grid_seconds=0.1), expected)
+    assert not len(track((cue(0, 1), None)).sounding(0.4, 0.1))
+
+
+def test_the_track_is_as_loud_without_its_long_silences() -> None:
+    rng = np.random.default_rng(5)
+    sounds = [Waveform(rng.normal(0, height, 30_000).astype(np.float32), 16_000) for height in (0.1, 0.02, 0.05)]
+    cues = [cue(1.23, 2), cue(3.3, 5), cue(20.01, 22)]
+    timeline = Timeline(cues, 16_000)
+    for place, sound in enumerate(sounds):
+        timeline.put(place, sound)
+    whole = loudness_lufs(Waveform(samples(timeline), 16_000))
+    sounding = loudness_lufs(Waveform(timeline.sounding(BLOCK_SECONDS, BLOCK_SECONDS / 4), 16_000))
+    assert whole == pytest.approx(sounding, abs=0.01)

@@ -19,6 +19,8 @@ from starlette.testclient import TestClient
 from deployments.api import SpeechApi
 from deployments.dub_script import cue_seed
 from deployments.settings import Settings
+from voice_core.audio.loudness import loudness_lufs
+from voice_core.audio.waveform import Waveform
 from voice_core.errors import SynthesisError
 from voice_core.speech import FinishReason, Segment
 from voice_core.subtitles import read_cues
@@ -47,6 +49,7 @@ class DubCrew(FakeCrew):
         self.attempts: dict[str, int] = {}
         self.silent_texts: tuple[str, ...] = ()
         self.finish_reason = FinishReason.STOP
+        self.sings = False  # a hum of one height has no loudness
         self.heals = False  # a second attempt is as asked
 
     def speak(self, segment: Segment) -> Reply:
@@ -61,7 +64,13 @@ class DubCrew(FakeCrew):
             speeches = [replace(speech, asked_seconds=segment.seconds) for speech in longer]
         if segment.text in self.silent_texts:
             speeches = [replace(speech, samples=np.zeros_like(speech.samples)) for speech in speeches]
-        return Reply([replace(speech, finish_reason=self.finish_reason) for speech in speeches])
+        tone = np.sin(np.arange(60 * RATE) * 0.2).astype(np.float32) if self.sings else np.ones(60 * RATE, np.float32)
+        return Reply(
+            [
+                replace(speech, finish_reason=self.finish_reason, samples=speech.samples * tone[: len(speech.samples)])
+                for speech in speeches
+            ]
+        )
 
 
 @pytest.fixture
@@ -334,3 +343,21 @@ def test_a_row_that_does_not_end_by_itself_is_flagged(client: TestClient, crew: 
     _, report = answered(dub(client))
     assert report["cues"][0]["flags"] == ["unfinished"]
     assert report["cues"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("lufs", [-16.0, -30.0])
+def test_the_track_is_as_loud_as_wished(client: TestClient, crew: DubCrew, lufs: float) -> None:
+    crew.sings = True
+    samples, report = answered(
+        dub(client, loudness_lufs=lufs, cues=srt((1, 4, "Hello there."), (20, 23, "Bye, then.")))
+    )
+    assert report["loudness_lufs"] == pytest.approx(lufs, abs=0.05)
+    assert loudness_lufs(Waveform(samples.astype(np.float32), RATE)) == pytest.approx(lufs, abs=0.1)
+
+
+def test_what_is_too_peaked_to_be_so_loud_is_told(client: TestClient, crew: DubCrew) -> None:
+    crew.sings = True
+    samples, report = answered(dub(client, loudness_lufs=-5.0))
+    assert np.abs(samples).max() < 1
+    assert report["loudness_lufs"] < -5
+    assert "its peaks allow no more" in report["warnings"][0]
