@@ -25,6 +25,7 @@ from deployments.estimates import estimated
 from deployments.fan_out import PendingReply, all_of, ask_each, in_order
 from deployments.house import House, Housemates
 from deployments.live import LiveApi
+from deployments.page_routes import page_routes
 from deployments.script import Script, check_work, write_script
 from deployments.segment_cache import open_cache
 from deployments.settings import Settings
@@ -82,6 +83,7 @@ class SpeechApi:
                 Route("/v1/models", _guarded(self.models), methods=["GET"]),
                 Route("/healthz", _guarded(self.healthz), methods=["GET"]),
                 Route("/readyz", _guarded(self.readyz), methods=["GET"]),
+                *page_routes(),
             ],
             lifespan=self._life,
             exception_handlers={HTTPException: _http_error},  # 404 and 405 come from the router

@@ -1,0 +1,260 @@
+// The view that dubs: subtitles in, one track out, and how each cue came out.
+import { clock, download, make, rounded, sign } from "./dom.js";
+import { Job } from "./job.js";
+import { label, quote, say } from "./language.js";
+import { wakeSound } from "./player.js";
+import { ask, bytesOf, events, MODEL } from "./server.js";
+import { remark } from "./takes.js";
+import { Track } from "./track.js";
+import { Transport } from "./transport.js";
+import { wavFile } from "./wav.js";
+
+const PATH = "v1/audio/dub";
+const HEARD_FORMAT = "wav"; // its header tells the rate
+const VTT_SPEAKER = /<v(?:\.[^\s>]+)?\s+([^>]+)>/g;
+
+export class DubView {
+  #form = document.getElementById("dub");
+  #job = new Job(this.#form);
+  #transport = new Transport(this.#form.querySelector(".player"), (sample) => this.#follow(sample));
+  #file = null;
+  #dubbed = null; // {request, cues, track, report, captions}
+
+  constructor() {
+    const file = this.#find("#cues-file");
+    file.addEventListener("change", () => this.#take(file.files[0]));
+    this.#takeDrops();
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.#file) this.#dub();
+    });
+    this.#form.addEventListener("change", () => this.#showFormat());
+    this.#find(".download-audio").addEventListener("click", () => this.#downloadAudio());
+    this.#find(".download-report").addEventListener("click", () => this.#downloadReport());
+    this.#find(".download-srt").addEventListener("click", () => this.#downloadCaptions("srt"));
+    this.#find(".download-vtt").addEventListener("click", () => this.#downloadCaptions("vtt"));
+    this.#showFormat();
+  }
+
+  /** A file may be dropped anywhere on the view; elsewhere the browser would leave the page for it. */
+  #takeDrops() {
+    const over = (event, isOver) => {
+      event.preventDefault();
+      this.#form.toggleAttribute("data-over", isOver);
+    };
+    this.#form.addEventListener("dragover", (event) => over(event, true));
+    this.#form.addEventListener("dragleave", (event) => over(event, false));
+    this.#form.addEventListener("drop", (event) => {
+      over(event, false);
+      if (event.dataTransfer.files.length) this.#take(event.dataTransfer.files[0]);
+    });
+  }
+
+  async #take(file) {
+    if (!file) return;
+    const cues = await file.text();
+    this.#file = { name: file.name, cues };
+    quote(this.#find(".drop-title"), file.name);
+    this.#find('[type="submit"]').disabled = false;
+    this.#askForSpeakers(new Set([...cues.matchAll(VTT_SPEAKER)].map(([, speaker]) => speaker.trim())));
+  }
+
+  /** Let each speaker that is named in the file have a voice of their own. */
+  #askForSpeakers(speakers) {
+    const fields = [...speakers].map((speaker, index) => {
+      const id = `speaker-${index}`;
+      const voices = this.#find("#dub-voice").cloneNode(true);
+      voices.removeAttribute("name");
+      Object.assign(voices, { id, className: "speaker" });
+      voices.dataset.speaker = speaker;
+      voices.prepend(say(make("option", { value: "", selected: true }), "same_voice"));
+      return make("div", { className: "field" }, say(make("label", { htmlFor: id }), "voice_of", { speaker }), voices);
+    });
+    this.#find(".speakers").replaceChildren(...fields);
+  }
+
+  #dub() {
+    wakeSound();
+    const began = performance.now();
+    const dubbed = { request: this.#request(), cues: [], track: new Track(), report: null };
+    return this.#job.run(async (signal) => {
+      this.#dubbed = dubbed;
+      this.#begin();
+      const wanted = { ...dubbed.request, response_format: HEARD_FORMAT, captions: "srt", stream_format: "sse" };
+      try {
+        for await (const event of events(PATH, wanted, { last: "dub.done", signal })) this.#hear(event);
+      } finally {
+        this.#find("progress").hidden = true;
+      }
+      this.#end(began);
+    });
+  }
+
+  #begin() {
+    const progress = this.#find("progress");
+    progress.hidden = false;
+    progress.removeAttribute("value"); // how many cues there are comes with the first
+    this.#job.tell("dub_starts");
+    this.#find("tbody").replaceChildren();
+    this.#transport.load(this.#dubbed.track);
+    this.#showDownloads();
+    this.#find(".result").hidden = false;
+  }
+
+  #hear(event) {
+    const { cues, track } = this.#dubbed;
+    if (event.type === "dub.progress") {
+      const { done, total, cue } = event;
+      Object.assign(this.#find("progress"), { max: total, value: done });
+      this.#job.tell("dubbing", { done, total });
+      cues[cue.index] = cue;
+      this.#showCue(cue);
+    } else if (event.type === "dub.audio.delta") {
+      track.append(bytesOf(event.audio));
+    } else if (event.type === "dub.done") {
+      Object.assign(this.#dubbed, event);
+    }
+  }
+
+  /** The report has the last word on every cue: where it was placed is known only when all are spoken. */
+  #end(began) {
+    const { track, report } = this.#dubbed;
+    this.#dubbed.cues = report.cues;
+    this.#find("tbody").replaceChildren();
+    for (const cue of report.cues) {
+      this.#showCue(cue);
+      if (cue.placed_seconds !== null) track.add(stretchOf(cue, track.sampleRate));
+    }
+    track.end();
+    this.#showDownloads();
+    const flagged = report.cues.filter((cue) => cue.flags.length).length;
+    const seconds = rounded((performance.now() - began) / 1000, 1);
+    this.#job.tell(flagged ? "dubbed_flags" : "dubbed", { seconds, flagged, cues: report.cues.length });
+  }
+
+  /** Cues come in the order in which they are done, and are listed in that of the film. */
+  #showCue(cue) {
+    const body = this.#find("tbody");
+    const row = this.#cueRow(cue);
+    const after = [...body.rows].find((one) => Number(one.dataset.index) >= cue.index);
+    if (after?.dataset.index === row.dataset.index) after.replaceWith(row);
+    else body.insertBefore(row, after ?? null);
+  }
+
+  #cueRow(cue) {
+    const number = cue.index + 1;
+    const cell = (className, ...content) => make("td", { className }, ...content);
+    const seconds = (value) => (value === null ? "–" : rounded(value));
+    const words = make("span", { textContent: cue.text });
+    const speaker = cue.speaker ? [make("b", { textContent: `${cue.speaker} ` })] : [];
+    const button = label(make("button", { type: "button", className: "play" }, sign("play")), "play_cue", { number });
+    button.addEventListener("click", () => this.#playCue(cue));
+    const row = make(
+      "tr",
+      {},
+      cell("number", String(number)),
+      cell("when", `${clock(cue.start_seconds)}–${clock(cue.end_seconds)}`),
+      cell("words", ...speaker, words),
+      cell("asked", seconds(cue.asked_seconds)),
+      cell("got", seconds(cue.got_seconds)),
+      cell("remarks", ...cue.flags.map(remark)),
+      cell("hear", button),
+    );
+    row.dataset.index = cue.index;
+    return row;
+  }
+
+  #playCue(cue) {
+    const { track } = this.#dubbed;
+    if (!track.complete) return; // its place is known at the end
+    const { first, last } = stretchOf(cue, track.sampleRate);
+    this.#transport.player.play(first, last);
+  }
+
+  #follow(sample) {
+    const { cues, track } = this.#dubbed;
+    for (const row of this.#find("tbody").rows) {
+      const cue = cues[row.dataset.index];
+      const { first, last } = stretchOf(cue, track.sampleRate);
+      row.toggleAttribute("data-sounding", sample !== null && sample >= first && sample < last);
+    }
+  }
+
+  #request() {
+    const { cues } = this.#file;
+    const request = { model: MODEL, voice: this.#find("#dub-voice").value, cues };
+    for (const slider of this.#form.querySelectorAll("number-slider")) {
+      if (slider.chosen !== null) request[slider.getAttribute("name")] = slider.chosen;
+    }
+    const speakers = [...this.#form.querySelectorAll(".speaker")].filter((select) => select.value);
+    if (speakers.length) {
+      request.voices = Object.fromEntries(speakers.map((select) => [select.dataset.speaker, select.value]));
+    }
+    return request;
+  }
+
+  #showFormat() {
+    say(this.#find(".download-audio"), "download_format", { format: this.#find("#dub-format").value });
+  }
+
+  #showDownloads() {
+    const { report, track } = this.#dubbed;
+    for (const button of this.#form.querySelectorAll(".downloads button")) button.disabled = !report;
+    const facts = this.#find(".result > .facts");
+    if (!report) return quote(facts, "");
+    const told = { seconds: rounded(track.seconds), cues: report.cues.length, rate: track.sampleRate };
+    return say(facts, "track_facts", told);
+  }
+
+  #downloadAudio() {
+    const { request, track } = this.#dubbed;
+    const format = this.#find("#dub-format").value;
+    this.#deliver(this.#fileName(format), async (signal) => {
+      if (format === HEARD_FORMAT) return wavFile(track.samples, track.sampleRate);
+      const { audio, media_type: type } = await this.#again({ ...request, response_format: format }, signal);
+      return new Blob([bytesOf(audio)], { type });
+    });
+  }
+
+  #downloadReport() {
+    const report = JSON.stringify(this.#dubbed.report, null, 2);
+    download(new Blob([report], { type: "application/json" }), this.#fileName("json"));
+  }
+
+  #downloadCaptions(captions) {
+    const { request, captions: srt } = this.#dubbed;
+    this.#deliver(this.#fileName(captions), async (signal) => {
+      if (captions === "srt") return new Blob([srt]);
+      return new Blob([(await this.#again({ ...request, captions }, signal)).captions]);
+    });
+  }
+
+  /** The server has every cue in its cache; nothing is spoken a second time. */
+  async #again(json, signal) {
+    const response = await ask(PATH, { json, accept: "application/json", signal });
+    return response.json();
+  }
+
+  #deliver(file, make) {
+    this.#job.run(async (signal) => {
+      this.#job.tell("preparing");
+      download(await make(signal), file);
+      this.#job.tell("downloaded", { file });
+    });
+  }
+
+  /** film.srt → film.wav */
+  #fileName(ending) {
+    return `${this.#file.name.replace(/\.[^.]*$/, "")}.${ending}`;
+  }
+
+  #find(selector) {
+    return this.#form.querySelector(selector);
+  }
+}
+
+/** Where a cue sounds, in samples of the track. */
+function stretchOf(cue, sampleRate) {
+  const first = Math.round(cue.placed_seconds * sampleRate);
+  return { first, last: first + Math.round(cue.got_seconds * sampleRate) };
+}

@@ -1,0 +1,82 @@
+// Asks the server. Addresses are relative to the page, so it works under any prefix of a proxy.
+
+export const MODEL = "voice"; // requests must name one, and any name means the one that is served
+
+const KEY_KEPT_AS = "voice-serve.key";
+
+/** What the server refused, in its own words. */
+export class ServerError extends Error {
+  constructor({ message, param = null, code = null }, { status = 0, retryAfterSeconds = null } = {}) {
+    super(message);
+    Object.assign(this, { param, code, status, retryAfterSeconds });
+  }
+}
+
+/** The connection ended before the answer did. */
+export class BrokenOff extends Error {}
+
+let askForKey; // (reason) → promise of a key
+let keyComing = null;
+
+export function askForKeyWith(ask) {
+  askForKey = ask;
+}
+
+/** Ask, and return the response if it is a success. `json` or `form` is sent by POST where no method is given. */
+export async function ask(path, { json, form, method, accept = "*/*", signal } = {}) {
+  for (;;) {
+    const headers = { Accept: accept };
+    const key = sessionStorage.getItem(KEY_KEPT_AS);
+    if (key) headers.Authorization = `Bearer ${key}`;
+    if (json !== undefined) headers["Content-Type"] = "application/json";
+    const body = json === undefined ? form : JSON.stringify(json);
+    const response = await fetch(path, { method: method ?? (body ? "POST" : "GET"), headers, body, signal });
+    if (response.ok) return response;
+    const error = await refusal(response);
+    if (response.status !== 401) throw error;
+    await newKey(error);
+    signal?.throwIfAborted();
+  }
+}
+
+/** Yield the events of a stream; BrokenOff if it ends without one of type `last`. */
+export async function* events(path, json, { last, signal }) {
+  const response = await ask(path, { json, accept: "text/event-stream", signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let unread = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new BrokenOff();
+    unread += value;
+    const lines = unread.split("\n");
+    unread = lines.pop();
+    for (const line of lines) {
+      if (!line.startsWith("data:")) continue; // a comment that keeps the connection alive, or the end of an event
+      const event = JSON.parse(line.slice("data:".length));
+      if (event.error) throw new ServerError(event.error);
+      yield event;
+      if (event.type === last) return;
+    }
+  }
+}
+
+export function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+}
+
+async function refusal(response) {
+  const retryAfter = response.headers.get("Retry-After");
+  const told = { status: response.status, retryAfterSeconds: retryAfter && Number(retryAfter) };
+  const words = await response.text();
+  try {
+    return new ServerError(JSON.parse(words).error, told);
+  } catch { // not ours: a proxy in between has its own way to say no
+    return new ServerError({ message: `${response.status} ${words || response.statusText}` }, told);
+  }
+}
+
+/** Everything that is refused at the same time waits for the same key. */
+async function newKey(error) {
+  keyComing ??= askForKey(error.message).finally(() => (keyComing = null));
+  sessionStorage.setItem(KEY_KEPT_AS, await keyComing);
+}

@@ -1,0 +1,240 @@
+// The view that speaks a text: what is asked for, the takes that come of it, and what can be done with them.
+import { download, rounded } from "./dom.js";
+import { Job } from "./job.js";
+import { quote, say } from "./language.js";
+import { wakeSound } from "./player.js";
+import { ask, bytesOf, events, MODEL } from "./server.js";
+import { segmentRow, Take, takeCard } from "./takes.js";
+import { Transport } from "./transport.js";
+import { wavFile } from "./wav.js";
+
+const PATH = "v1/audio/speech";
+const ESTIMATE_AFTER_MS = 400; // of quiet at the keyboard
+// Heard and drawn in any case: its header tells the rate, and its samples are those of every other format.
+const HEARD_FORMAT = "wav";
+
+export class SpeakView {
+  #form = document.getElementById("speak");
+  #result = this.#form.querySelector(".result");
+  #job = new Job(this.#form);
+  #transport = new Transport(this.#form.querySelector(".player"), (sample) => this.#follow(sample));
+  #takes = [];
+  #shown = null;
+  #estimateTimer = 0;
+  #estimating = new AbortController();
+
+  constructor() {
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.speak();
+    });
+    this.#form.addEventListener("input", () => this.#settingsChanged());
+    this.#form.addEventListener("change", () => this.#settingsChanged());
+    this.#find("#defaults").addEventListener("click", () => this.#reset());
+    this.#find(".download-audio").addEventListener("click", () => this.#downloadAudio(this.#shown));
+    this.#find(".download-srt").addEventListener("click", () => this.#downloadCaptions("srt"));
+    this.#find(".download-vtt").addEventListener("click", () => this.#downloadCaptions("vtt"));
+    this.#find(".same-seed").addEventListener("click", () => {
+      this.#reuseSeed(this.#shown);
+      this.speak();
+    });
+    this.#settingsChanged();
+  }
+
+  /** Speak what stands there, as it is set. */
+  speak() {
+    wakeSound();
+    return this.#job.run((signal) => {
+      const request = this.#request();
+      const began = performance.now();
+      return request.n ? this.#speakSeveral(request, began, signal) : this.#speakOne(request, began, signal);
+    });
+  }
+
+  /** One sample is heard while it is being spoken. */
+  async #speakOne(request, began, signal) {
+    const take = new Take(request);
+    let firstSound = null;
+    take.track.expectedSeconds = this.#estimatedSeconds();
+    this.#job.tell("working");
+    const stream = { ...request, response_format: HEARD_FORMAT, stream_format: "sse" };
+    try {
+      for await (const event of events(PATH, stream, { last: "speech.audio.done", signal })) {
+        if (event.segment) take.add(event.segment);
+        if (event.audio) take.track.append(bytesOf(event.audio));
+        if (take.track.length && !firstSound) {
+          firstSound = secondsSince(began);
+          this.#showTakes([take]);
+          this.#transport.player.play(0);
+          this.#job.tell("first_sound", { seconds: firstSound });
+        }
+        if (event.segment && firstSound) this.#showSegments(take);
+        if (event.seed !== undefined) take.seed = event.seed;
+      }
+    } finally {
+      take.track.end(); // what came before a failure can still be heard
+      if (signal.aborted) this.#transport.player.pause();
+    }
+    this.#showFacts(take);
+    this.#job.tell("spoken_first_sound", { seconds: secondsSince(began), first: firstSound });
+  }
+
+  /** Several samples are spoken in one pass, and come together. */
+  async #speakSeveral(request, began, signal) {
+    this.#job.tell("working");
+    const json = { ...request, response_format: HEARD_FORMAT, manifest: true };
+    const response = await ask(PATH, { json, accept: "application/json", signal });
+    const { audios } = await response.json();
+    this.#showTakes(audios.map((audio) => Take.from(audio, request)));
+    this.#job.tell("spoken", { seconds: secondsSince(began) });
+  }
+
+  /** What is set and differs from the server's own choice. */
+  #request() {
+    const request = { model: MODEL, input: this.#find("#input").value, voice: this.#find("#voice").value };
+    for (const slider of this.#form.querySelectorAll("number-slider")) {
+      if (slider.chosen !== null) request[slider.getAttribute("name")] = slider.chosen;
+    }
+    if (this.#find("#seed").value !== "") request.seed = Number(this.#find("#seed").value);
+    return request;
+  }
+
+  #settingsChanged() {
+    this.#slider("speed").disabled = this.#slider("seconds").chosen !== null; // they contradict each other
+    for (const name of ["top_k", "top_p"]) this.#slider(name).disabled = this.#slider("min_p").chosen !== null;
+    say(this.#find(".download-audio"), "download_format", { format: this.#find("#response_format").value });
+    clearTimeout(this.#estimateTimer);
+    this.#estimateTimer = setTimeout(() => this.#estimate(), ESTIMATE_AFTER_MS);
+  }
+
+  /** Say how long it would be; what is wrong with the request is said when it is asked for. */
+  async #estimate() {
+    const line = this.#find("#estimate");
+    this.#estimating.abort();
+    this.#estimating = new AbortController();
+    quote(line, "");
+    if (!this.#find("#input").value.trim()) return;
+    const { signal } = this.#estimating;
+    const response = await ask(`${PATH}/estimate`, { json: this.#request(), signal }).catch(() => null);
+    const estimate = await response?.json().catch(() => null);
+    if (!estimate || signal.aborted) return;
+    const count = estimate.segments.length;
+    const seconds = rounded(estimate.seconds, 1);
+    const told = say(document.createElement("span"), count === 1 ? "estimate_of_one" : "estimate", { seconds, segments: count });
+    const wait = say(document.createElement("span"), "estimate_wait", { seconds: rounded(estimate.expected_seconds, 1) });
+    line.replaceChildren(told, wait);
+    this.#slider("seconds").suggest(estimate.seconds.toFixed(1));
+  }
+
+  #estimatedSeconds() {
+    return Number(this.#form.querySelector('[name="seconds"] input[type="number"]').value);
+  }
+
+  #showTakes(takes) {
+    this.#takes = takes;
+    const cards = takes.map((take, index) =>
+      takeCard(take, index + 1, {
+        show: () => this.#show(take),
+        play: () => this.#play(take),
+        reuse: () => this.#reuseSeed(take),
+        download: () => this.#downloadAudio(take),
+      }),
+    );
+    const list = this.#find(".takes");
+    list.replaceChildren(...cards);
+    list.hidden = takes.length === 1;
+    this.#result.hidden = false;
+    this.#show(takes[0]);
+  }
+
+  #show(take) {
+    this.#shown = take;
+    this.#find(".takes").childNodes.forEach((card, index) => {
+      card.toggleAttribute("data-shown", this.#takes[index] === take);
+    });
+    this.#transport.load(take.track);
+    this.#showSegments(take);
+    this.#showFacts(take);
+  }
+
+  #play(take) {
+    if (this.#shown !== take) this.#show(take);
+    this.#transport.player.play(0);
+  }
+
+  #showSegments(take) {
+    const rows = take.segments.map((segment) =>
+      segmentRow(segment, () => this.#transport.player.play(segment.start_sample, segment.end_sample)),
+    );
+    this.#find(".segments").replaceChildren(...rows);
+  }
+
+  /** What is known when all is spoken; nothing can be fetched again before its seed is. */
+  #showFacts(take) {
+    const known = take.seed !== null;
+    for (const button of this.#result.querySelectorAll(".downloads button")) button.disabled = !known;
+    const { seconds, sampleRate: rate } = take.track;
+    if (known) say(this.#find(".result > .facts"), "facts", { seconds: rounded(seconds), seed: take.seed, rate });
+    else quote(this.#find(".result > .facts"), "");
+  }
+
+  /** Mark the segment that sounds. */
+  #follow(sample) {
+    this.#find(".segments").childNodes.forEach((row, index) => {
+      const { start_sample: first, end_sample: last } = this.#shown.segments[index];
+      row.toggleAttribute("data-sounding", sample !== null && sample >= first && sample < last);
+    });
+  }
+
+  #reuseSeed(take) {
+    this.#find("#seed").value = take.seed;
+    this.#job.tell("seed_taken", { seed: take.seed });
+    this.#settingsChanged();
+  }
+
+  /** The samples are here; every other format is written by the server, which has the segments in its cache. */
+  #downloadAudio(take) {
+    const format = this.#find("#response_format").value;
+    this.#deliver(`speech-${take.seed}.${format}`, async (signal) => {
+      if (format === HEARD_FORMAT) return wavFile(take.track.samples, take.track.sampleRate);
+      const response = await ask(PATH, { json: { ...take.again, response_format: format }, signal });
+      return response.blob();
+    });
+  }
+
+  #downloadCaptions(captions) {
+    const take = this.#shown;
+    this.#deliver(`speech-${take.seed}.${captions}`, async (signal) => {
+      const json = { ...take.again, response_format: HEARD_FORMAT, captions };
+      const response = await ask(PATH, { json, accept: "application/json", signal });
+      const { audios } = await response.json();
+      return new Blob([audios[0].captions]);
+    });
+  }
+
+  #deliver(file, make) {
+    this.#job.run(async (signal) => {
+      this.#job.tell("preparing");
+      download(await make(signal), file);
+      this.#job.tell("downloaded", { file });
+    });
+  }
+
+  #reset() {
+    for (const slider of this.#form.querySelectorAll("number-slider")) slider.reset();
+    this.#find("#seed").value = "";
+    this.#settingsChanged();
+  }
+
+  #slider(name) {
+    return this.#find(`number-slider[name="${name}"]`);
+  }
+
+  #find(selector) {
+    return this.#form.querySelector(selector);
+  }
+}
+
+function secondsSince(began) {
+  return rounded((performance.now() - began) / 1000);
+}

@@ -1,0 +1,92 @@
+// Takes: what came of a request, once for each sample; cards to choose among them, and the segments of one.
+import { clock, make, rounded, sign } from "./dom.js";
+import { knows, label, quote, say } from "./language.js";
+import { bytesOf } from "./server.js";
+import { Track } from "./track.js";
+import { Waveform } from "./waveform.js";
+
+export class Take {
+  track = new Track();
+  segments = []; // rows of the manifest
+  seed = null;
+
+  /** `request` is what was asked for, so that the same can be asked for in another format. */
+  constructor(request) {
+    this.request = request;
+  }
+
+  /** Make one of an entry in the answer's `audios`. */
+  static from(audio, request) {
+    const take = new Take(request);
+    take.seed = audio.seed;
+    take.track.append(bytesOf(audio.audio));
+    for (const segment of audio.manifest.segments) take.add(segment);
+    take.track.end();
+    return take;
+  }
+
+  add(segment) {
+    this.segments.push(segment);
+    this.track.add({ first: segment.start_sample, last: segment.end_sample });
+  }
+
+  /** The request that gives this very take again. */
+  get again() {
+    return { ...this.request, n: 1, seed: this.seed };
+  }
+}
+
+/** Return a card for the take; `actions` are show, play, download and reuse. */
+export function takeCard(take, number, actions) {
+  const picture = document.createElement("canvas");
+  picture.className = "waveform";
+  const show = label(make("button", { type: "button", className: "show" }, picture), "show_sample", { number });
+  const play = label(make("button", { type: "button", className: "play" }, sign("play")), "play_sample", { number });
+  const seed = say(make("button", { type: "button", className: "plain reuse" }), "use_seed");
+  const file = say(make("button", { type: "button", className: "plain" }), "download");
+  const title = say(document.createElement("span"), "sample", { number });
+  const seconds = make("span", { className: "quiet", textContent: `${rounded(take.track.seconds)} s` });
+  const told = say(make("p", { className: "quiet seed" }), "seed_told", { seed: take.seed });
+  show.addEventListener("click", actions.show);
+  play.addEventListener("click", actions.play);
+  seed.addEventListener("click", actions.reuse);
+  file.addEventListener("click", actions.download);
+  new ResizeObserver(() => new Waveform(picture).draw(take.track, 0)).observe(picture);
+  const head = make("div", { className: "row" }, play, title, seconds);
+  return make("li", {}, head, show, told, make("div", { className: "row" }, seed, file));
+}
+
+/** Return the row of a segment; `play` plays that stretch. */
+export function segmentRow(segment, play) {
+  const number = segment.index + 1;
+  const button = label(make("button", { type: "button", className: "play" }, sign("play")), "play_segment", { number });
+  button.addEventListener("click", play);
+  const time = `${clock(segment.start_seconds)}–${clock(segment.end_seconds)}`;
+  const words = make("p", { className: "words", textContent: segment.text });
+  const facts = make("p", { className: "note facts" }, make("span", { textContent: time }), ...remarks(segment));
+  return make("li", {}, button, make("div", {}, words, facts));
+}
+
+function remarks(segment) {
+  const lengths = { got: rounded(segment.got_seconds), asked: rounded(segment.asked_seconds) };
+  const said = [["got_of_asked", lengths], [reasonKey(segment.finish_reason)]];
+  if (segment.attempts > 1) said.push(["attempts", { attempts: segment.attempts }]);
+  if (segment.candidates?.length > 1) said.push(["best_of_told", { candidates: segment.candidates.length }]);
+  if (segment.cached) said.push(["cached"]);
+  const nodes = said.map(([key, values]) => say(document.createElement("span"), key, values));
+  for (const fault of segment.faults ?? []) nodes.push(make("span", { className: "fault", textContent: fault }));
+  if (segment.finish_reason !== "stop") nodes[1].className = "fault";
+  return nodes;
+}
+
+function reasonKey(reason) {
+  return reason === "cancelled" ? "finish_cancelled" : reason;
+}
+
+/** Show a word of the server's in the reader's language where the page knows it, else as it is. */
+export function remark(word) {
+  const node = make("span", { className: "fault" });
+  if (knows(`flag_${word}`)) say(node, `flag_${word}`);
+  else quote(node, word);
+  return node;
+}

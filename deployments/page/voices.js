@@ -1,0 +1,155 @@
+// The view of voices: those that are kept, and a new one. Every choice of a voice on the page is filled from here.
+import { make, rounded, sign } from "./dom.js";
+import { Job } from "./job.js";
+import { label, quote, say } from "./language.js";
+import { readable, Recorder } from "./recorder.js";
+import { ask } from "./server.js";
+
+const PATH = "v1/audio/voices";
+const TICK_MS = 200;
+
+export class VoicesView {
+  #list = document.querySelector("#voices .kept");
+  #listJob = new Job(document.querySelector("#voices > div"));
+  #form = document.getElementById("new-voice");
+  #formJob = new Job(this.#form);
+  #recorder = new Recorder();
+  #recording = null; // the file that is to be sent
+  #sample = new Audio();
+  #onUse;
+
+  /** `onUse()` is called when a voice was chosen to speak with. */
+  constructor(onUse) {
+    this.#onUse = onUse;
+    this.#find("#record").addEventListener("click", () => this.#record());
+    const file = this.#find("#recording-file");
+    file.addEventListener("change", () => file.files[0] && this.#take(file.files[0], file.files[0].name));
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#keep();
+    });
+  }
+
+  refresh() {
+    return this.#listJob.run((signal) => this.#load(signal));
+  }
+
+  async #load(signal) {
+    const response = await ask(PATH, { signal });
+    const { data } = await response.json();
+    this.#list.replaceChildren(...data.map((voice) => this.#row(voice)));
+    for (const select of document.querySelectorAll('select[name="voice"], select.speaker')) offer(select, data);
+  }
+
+  #row(voice) {
+    const { id, name, seconds, transcript } = voice;
+    const use = say(make("button", { type: "button", className: "plain" }), "use_voice");
+    use.addEventListener("click", () => this.#use(id));
+    if (seconds === undefined) { // the model's own has no recording, and stays
+      return make("li", {}, make("div", { className: "who" }, titled(voice, "span")), use);
+    }
+    const play = label(make("button", { type: "button", className: "play" }, sign("play")), "play_voice", { name });
+    play.addEventListener("click", () => this.#play(id));
+    const told = say(make("span", { className: "quiet" }), "voice_seconds", { seconds: rounded(seconds, 1) });
+    const words = make("p", { className: "note", textContent: transcript });
+    const remove = say(make("button", { type: "button", className: "plain danger" }), "delete_voice");
+    remove.addEventListener("click", () => this.#delete(voice, remove));
+    remove.addEventListener("blur", () => say(remove, "delete_voice"));
+    return make("li", {}, play, make("div", { className: "who" }, titled(voice, "span"), " ", told, words), use, remove);
+  }
+
+  #use(id) {
+    for (const select of document.querySelectorAll('select[name="voice"]')) select.value = id;
+    this.#onUse();
+  }
+
+  #play(id) {
+    this.#listJob.run(async (signal) => {
+      const response = await ask(`${PATH}/${id}/sample`, { signal });
+      URL.revokeObjectURL(this.#sample.src);
+      this.#sample.src = URL.createObjectURL(await response.blob());
+      await this.#sample.play();
+    });
+  }
+
+  /** A voice is gone for good, so the button asks first. */
+  #delete({ id, name }, button) {
+    if (button.dataset.text !== "really_delete") return say(button, "really_delete");
+    return this.#listJob.run(async (signal) => {
+      await ask(`${PATH}/${id}`, { method: "DELETE", signal });
+      await this.#load(signal);
+      this.#listJob.tell("voice_deleted", { name });
+    });
+  }
+
+  async #record() {
+    const button = this.#find("#record");
+    const state = this.#find(".recording-state");
+    if (this.#recorder.recording) {
+      say(button, "record");
+      return this.#show(await this.#recorder.stop(), "recording.wav");
+    }
+    try {
+      await this.#recorder.start();
+    } catch (error) {
+      return say(state, "no_microphone", { reason: error.message });
+    }
+    say(button, "stop_recording");
+    const began = performance.now();
+    const ticking = setInterval(() => {
+      if (!this.#recorder.recording) return clearInterval(ticking);
+      return say(state, "recording_runs", { seconds: Math.floor((performance.now() - began) / 1000) });
+    }, TICK_MS);
+    return button;
+  }
+
+  #take(file, name) {
+    return this.#formJob.run(async () => this.#show(await readable(file), name));
+  }
+
+  /** Let the recording be heard before it is sent. */
+  #show(recording, name) {
+    const state = this.#find(".recording-state");
+    const player = this.#find("audio");
+    this.#recording = new File([recording], name, { type: recording.type });
+    URL.revokeObjectURL(player.src);
+    player.src = URL.createObjectURL(recording);
+    player.hidden = false;
+    player.onloadedmetadata = () => say(state, "recording_ready", { name, seconds: rounded(player.duration, 1) });
+    player.onerror = () => say(state, "recording_unread", { name });
+  }
+
+  #keep() {
+    return this.#formJob.run(async (signal) => {
+      const form = new FormData();
+      for (const name of ["name", "transcript", "consent"]) form.set(name, this.#find(`[name="${name}"]`).value);
+      if (this.#recording) form.set("audio_sample", this.#recording);
+      this.#formJob.tell("keeping");
+      const voice = await (await ask(PATH, { form, signal })).json();
+      await this.#load(signal);
+      this.#form.reset();
+      this.#recording = null;
+      this.#find("audio").hidden = true;
+      quote(this.#find(".recording-state"), "");
+      this.#use(voice.id);
+      this.#formJob.tell("voice_kept", { name: voice.name });
+    });
+  }
+
+  #find(selector) {
+    return this.#form.querySelector(selector);
+  }
+}
+
+/** Fill a choice of voices, and leave it at what was chosen. */
+function offer(select, voices) {
+  const before = select.value;
+  const fixed = [...select.options].filter((option) => option.value === "");
+  select.replaceChildren(...fixed, ...voices.map((voice) => Object.assign(titled(voice, "option"), { value: voice.id })));
+  if ([...select.options].some((option) => option.value === before)) select.value = before;
+}
+
+function titled({ name, seconds }, tag) {
+  const node = document.createElement(tag);
+  return seconds === undefined ? say(node, "own_voice") : Object.assign(node, { textContent: name });
+}
