@@ -88,7 +88,7 @@ export class Job {
 
   /** Lead the reader to the field that the server named. */
   #mark(param) {
-    const field = param && this.#find(`[name="${CSS.escape(param)}"]`);
+    const field = param && this.#find(`:is(input, select, textarea)[name="${CSS.escape(param)}"]`);
     if (!field) return;
     field.closest("details:not([open])")?.setAttribute("open", "");
     field.setAttribute("aria-invalid", "true");

@@ -145,6 +145,7 @@ export class SpeakView {
     list.hidden = takes.length === 1;
     this.#result.hidden = false;
     this.#show(takes[0]);
+    this.#find(".player").scrollIntoView({ block: "nearest" }); // on a phone it may lie below the settings
   }
 
   #show(take) {

@@ -57,7 +57,6 @@ export const STRINGS = {
   "play_sample": {"en": "Play sample {number}", "ja": "サンプル {number} を再生"},
   "position": {"en": "Position", "ja": "再生位置"},
   "position_told": {"en": "{position} of {length}", "ja": "{length} 中 {position}"},
-  "sample": {"en": "Sample {number}", "ja": "サンプル {number}"},
   "show_sample": {"en": "Show sample {number}", "ja": "サンプル {number} を表示"},
   "download": {"en": "Download", "ja": "ダウンロード"},
   "download_format": {"en": "Download {format}", "ja": "{format} をダウンロード"},

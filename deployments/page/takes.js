@@ -44,7 +44,7 @@ export function takeCard(take, number, actions) {
   const play = label(make("button", { type: "button", className: "play" }, sign("play")), "play_sample", { number });
   const seed = say(make("button", { type: "button", className: "plain reuse" }), "use_seed");
   const file = say(make("button", { type: "button", className: "plain" }), "download");
-  const title = say(document.createElement("span"), "sample", { number });
+  const title = make("span", { className: "number", textContent: String(number) });
   const seconds = make("span", { className: "quiet", textContent: `${rounded(take.track.seconds)} s` });
   const told = say(make("p", { className: "quiet seed" }), "seed_told", { seed: take.seed });
   show.addEventListener("click", actions.show);

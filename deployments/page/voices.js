@@ -1,7 +1,7 @@
 // The view of voices: those that are kept, and a new one. Every choice of a voice on the page is filled from here.
 import { make, rounded, sign } from "./dom.js";
 import { Job } from "./job.js";
-import { label, quote, say } from "./language.js";
+import { label, say } from "./language.js";
 import { readable, Recorder } from "./recorder.js";
 import { ask } from "./server.js";
 
@@ -44,7 +44,10 @@ export class VoicesView {
   #row(voice) {
     const { id, name, seconds, transcript } = voice;
     const use = say(make("button", { type: "button", className: "plain" }), "use_voice");
-    use.addEventListener("click", () => this.#use(id));
+    use.addEventListener("click", () => {
+      choose(id);
+      this.#onUse();
+    });
     if (seconds === undefined) { // the model's own has no recording, and stays
       return make("li", {}, make("div", { className: "who" }, titled(voice, "span")), use);
     }
@@ -56,11 +59,6 @@ export class VoicesView {
     remove.addEventListener("click", () => this.#delete(voice, remove));
     remove.addEventListener("blur", () => say(remove, "delete_voice"));
     return make("li", {}, play, make("div", { className: "who" }, titled(voice, "span"), " ", told, words), use, remove);
-  }
-
-  #use(id) {
-    for (const select of document.querySelectorAll('select[name="voice"]')) select.value = id;
-    this.#onUse();
   }
 
   #play(id) {
@@ -130,8 +128,8 @@ export class VoicesView {
       this.#form.reset();
       this.#recording = null;
       this.#find("audio").hidden = true;
-      quote(this.#find(".recording-state"), "");
-      this.#use(voice.id);
+      say(this.#find(".recording-state"), "recording_note");
+      choose(voice.id);
       this.#formJob.tell("voice_kept", { name: voice.name });
     });
   }
@@ -147,6 +145,10 @@ function offer(select, voices) {
   const fixed = [...select.options].filter((option) => option.value === "");
   select.replaceChildren(...fixed, ...voices.map((voice) => Object.assign(titled(voice, "option"), { value: voice.id })));
   if ([...select.options].some((option) => option.value === before)) select.value = before;
+}
+
+function choose(id) {
+  for (const select of document.querySelectorAll('select[name="voice"]')) select.value = id;
 }
 
 function titled({ name, seconds }, tag) {
