@@ -56,7 +56,11 @@ class PageFile:
 
 def page_routes() -> list[Route]:
     """Return the routes of the page: itself at the root, and beside it what it is made of."""
-    files = {path.name: PageFile(path.read_bytes(), MEDIA_TYPES[path.suffix]) for path in FOLDER.iterdir()}
+    files = {
+        path.name: PageFile(path.read_bytes(), MEDIA_TYPES[path.suffix])
+        for path in FOLDER.iterdir()
+        if path.suffix in MEDIA_TYPES  # not what editors and file managers leave behind
+    }
 
     async def page(request: Request) -> Response:
         return files[FIRST].answer(request)

@@ -4,7 +4,7 @@ import { Job } from "./job.js";
 import { label, quote, say } from "./language.js";
 import { wakeSound } from "./player.js";
 import { ask, bytesOf, events, MODEL } from "./server.js";
-import { remark } from "./takes.js";
+import { serverWord } from "./takes.js";
 import { Track } from "./track.js";
 import { Transport } from "./transport.js";
 import { wavFile } from "./wav.js";
@@ -157,7 +157,7 @@ export class DubView {
       cell("words", ...speaker, words),
       cell("asked", seconds(cue.asked_seconds)),
       cell("got", seconds(cue.got_seconds)),
-      cell("remarks", ...cue.flags.map(remark)),
+      cell("remarks", ...cue.flags.map((flag) => serverWord("flag", flag))),
       cell("hear", button),
     );
     row.dataset.index = cue.index;

@@ -121,8 +121,9 @@ export class SpeakView {
     const count = estimate.segments.length;
     const seconds = rounded(estimate.seconds, 1);
     const told = say(document.createElement("span"), count === 1 ? "estimate_of_one" : "estimate", { seconds, segments: count });
-    const wait = say(document.createElement("span"), "estimate_wait", { seconds: rounded(estimate.expected_seconds, 1) });
-    line.replaceChildren(told, wait);
+    line.replaceChildren(told);
+    const ahead = rounded(estimate.seconds_ahead, 0);
+    if (ahead > 0) line.append(say(document.createElement("span"), "estimate_ahead", { seconds: ahead }));
     this.#slider("seconds").suggest(estimate.seconds.toFixed(1));
   }
 

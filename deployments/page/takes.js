@@ -69,24 +69,23 @@ export function segmentRow(segment, play) {
 
 function remarks(segment) {
   const lengths = { got: rounded(segment.got_seconds), asked: rounded(segment.asked_seconds) };
-  const said = [["got_of_asked", lengths], [reasonKey(segment.finish_reason)]];
-  if (segment.attempts > 1) said.push(["attempts", { attempts: segment.attempts }]);
-  if (segment.candidates?.length > 1) said.push(["best_of_told", { candidates: segment.candidates.length }]);
-  if (segment.cached) said.push(["cached"]);
-  const nodes = said.map(([key, values]) => say(document.createElement("span"), key, values));
-  for (const fault of segment.faults ?? []) nodes.push(make("span", { className: "fault", textContent: fault }));
-  if (segment.finish_reason !== "stop") nodes[1].className = "fault";
-  return nodes;
-}
-
-function reasonKey(reason) {
-  return reason === "cancelled" ? "finish_cancelled" : reason;
+  const ended = segment.finish_reason === "stop" ? "" : "fault";
+  const nodes = [
+    say(document.createElement("span"), "got_of_asked", lengths),
+    serverWord("finish", segment.finish_reason, ended),
+  ];
+  const also = (key, values) => nodes.push(say(document.createElement("span"), key, values));
+  if (segment.attempts > 1) also("attempts", { attempts: segment.attempts });
+  if (segment.candidates) also("best_of_told", { candidates: segment.candidates.length });
+  if (segment.cached) also("cached");
+  return [...nodes, ...segment.faults.map((fault) => make("span", { className: "fault", textContent: fault }))];
 }
 
 /** Show a word of the server's in the reader's language where the page knows it, else as it is. */
-export function remark(word) {
-  const node = make("span", { className: "fault" });
-  if (knows(`flag_${word}`)) say(node, `flag_${word}`);
+export function serverWord(kind, word, className = "fault") {
+  const node = make("span", { className });
+  const key = `${kind}_${word}`;
+  if (knows(key)) say(node, key);
   else quote(node, word);
   return node;
 }
