@@ -29,6 +29,9 @@ export function clock(seconds) {
 
 export const rounded = (seconds, digits = 2) => Number(seconds).toFixed(digits);
 
+/** wav_float32 → wav */
+export const fileEnding = (format) => format.split("_")[0];
+
 export function download(blob, fileName) {
   const url = URL.createObjectURL(blob);
   make("a", { href: url, download: fileName }).click();

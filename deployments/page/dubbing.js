@@ -1,5 +1,5 @@
 // The view that dubs: subtitles in, one track out, and how each cue came out.
-import { clock, download, make, rounded, sign } from "./dom.js";
+import { clock, download, fileEnding, make, rounded, sign } from "./dom.js";
 import { Job } from "./job.js";
 import { label, quote, say } from "./language.js";
 import { wakeSound } from "./player.js";
@@ -16,7 +16,7 @@ const VTT_SPEAKER = /<v(?:\.[^\s>]+)?\s+([^>]+)>/g;
 export class DubView {
   #form = document.getElementById("dub");
   #job = new Job(this.#form);
-  #transport = new Transport(this.#form.querySelector(".player"), (sample) => this.#follow(sample));
+  #transport = new Transport(this.#form.querySelector(".player"), (index) => this.#markSounding(index));
   #file = null;
   #dubbed = null; // {request, cues, track, report, captions}
 
@@ -123,7 +123,7 @@ export class DubView {
     this.#find("tbody").replaceChildren();
     for (const cue of report.cues) {
       this.#showCue(cue);
-      if (cue.placed_seconds !== null) track.add(stretchOf(cue, track.sampleRate));
+      track.add(stretchOf(cue, track.sampleRate));
     }
     track.end();
     this.#showDownloads();
@@ -171,13 +171,8 @@ export class DubView {
     this.#transport.player.play(first, last);
   }
 
-  #follow(sample) {
-    const { cues, track } = this.#dubbed;
-    for (const row of this.#find("tbody").rows) {
-      const cue = cues[row.dataset.index];
-      const { first, last } = stretchOf(cue, track.sampleRate);
-      row.toggleAttribute("data-sounding", sample !== null && sample >= first && sample < last);
-    }
+  #markSounding(index) {
+    [...this.#find("tbody").rows].forEach((row, at) => row.toggleAttribute("data-sounding", at === index));
   }
 
   #request() {
@@ -209,7 +204,7 @@ export class DubView {
   #downloadAudio() {
     const { request, track } = this.#dubbed;
     const format = this.#find("#dub-format").value;
-    this.#deliver(this.#fileName(format), async (signal) => {
+    this.#deliver(this.#fileName(fileEnding(format)), async (signal) => {
       if (format === HEARD_FORMAT) return wavFile(track.samples, track.sampleRate);
       const { audio, media_type: type } = await this.#again({ ...request, response_format: format }, signal);
       return new Blob([bytesOf(audio)], { type });

@@ -1,6 +1,6 @@
 // One thing that runs in a view: says how it stands, can be cancelled, and shows an error where it belongs.
 import { quote, say, text } from "./language.js";
-import { BrokenOff, ServerError } from "./server.js";
+import { BrokenOff, ServerError, Unreachable } from "./server.js";
 
 const running = new Set();
 
@@ -35,6 +35,10 @@ export class Job {
     } finally {
       if (this.#controller === controller) this.#end();
     }
+  }
+
+  get running() {
+    return this.#controller !== null;
   }
 
   cancel() {
@@ -79,10 +83,11 @@ export class Job {
       this.#mark(error.param);
     } else if (error instanceof BrokenOff) {
       say(alert, "broken_off");
-    } else if (error instanceof TypeError) { // what fetch throws where there is no connection
+    } else if (error instanceof Unreachable) {
       say(alert, "unreachable", { reason: error.message });
     } else {
-      throw error;
+      quote(alert, error.message);
+      throw error; // to the console: it is a bug of the page, or something a browser can't do
     }
   }
 

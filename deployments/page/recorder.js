@@ -33,9 +33,10 @@ export class Recorder {
   }
 }
 
-/** Return a file that the server reads: the file itself, or a wav of its sound. */
+/** Return a file that the server reads, as far as that is known here: the file itself, or a wav of its sound. */
 export async function readable(file) {
-  return TO_CONVERT.test(file.type) ? asWav(file) : file;
+  if (!TO_CONVERT.test(file.type)) return file;
+  return asWav(file).catch(() => file); // the server says better than this browser what is wrong with it
 }
 
 /** Mix a recording down to one channel. */

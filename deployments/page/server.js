@@ -12,6 +12,9 @@ export class ServerError extends Error {
   }
 }
 
+/** No answer came; the message is the browser's. */
+export class Unreachable extends Error {}
+
 /** The connection ended before the answer did. */
 export class BrokenOff extends Error {}
 
@@ -30,12 +33,12 @@ export async function ask(path, { json, form, method, accept = "*/*", signal } =
     if (key) headers.Authorization = `Bearer ${key}`;
     if (json !== undefined) headers["Content-Type"] = "application/json";
     const body = json === undefined ? form : JSON.stringify(json);
-    const response = await fetch(path, { method: method ?? (body ? "POST" : "GET"), headers, body, signal });
+    const asked = fetch(path, { method: method ?? (body ? "POST" : "GET"), headers, body, signal });
+    const response = await asked.catch((error) => rethrow(error, Unreachable));
     if (response.ok) return response;
     const error = await refusal(response);
     if (response.status !== 401) throw error;
-    await newKey(error);
-    signal?.throwIfAborted();
+    await Promise.race([newKey(error), aborted(signal)]);
   }
 }
 
@@ -45,7 +48,7 @@ export async function* events(path, json, { last, signal }) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let unread = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => rethrow(error, BrokenOff));
     if (done) throw new BrokenOff();
     unread += value;
     const lines = unread.split("\n");
@@ -73,6 +76,15 @@ async function refusal(response) {
   } catch { // not ours: a proxy in between has its own way to say no
     return new ServerError({ message: `${response.status} ${words || response.statusText}` }, told);
   }
+}
+
+/** Browsers say of a lost connection no more than TypeError; whatever else went wrong is left as it is. */
+function rethrow(error, Lost) {
+  throw error instanceof TypeError ? new Lost(error.message) : error;
+}
+
+function aborted(signal) {
+  return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
 }
 
 /** Everything that is refused at the same time waits for the same key. */

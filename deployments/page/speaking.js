@@ -1,5 +1,5 @@
 // The view that speaks a text: what is asked for, the takes that come of it, and what can be done with them.
-import { download, rounded } from "./dom.js";
+import { download, fileEnding, rounded } from "./dom.js";
 import { Job } from "./job.js";
 import { quote, say } from "./language.js";
 import { wakeSound } from "./player.js";
@@ -17,7 +17,7 @@ export class SpeakView {
   #form = document.getElementById("speak");
   #result = this.#form.querySelector(".result");
   #job = new Job(this.#form);
-  #transport = new Transport(this.#form.querySelector(".player"), (sample) => this.#follow(sample));
+  #transport = new Transport(this.#form.querySelector(".player"), (index) => this.#markSounding(index));
   #takes = [];
   #shown = null;
   #estimateTimer = 0;
@@ -60,7 +60,10 @@ export class SpeakView {
     const stream = { ...request, response_format: HEARD_FORMAT, stream_format: "sse" };
     try {
       for await (const event of events(PATH, stream, { last: "speech.audio.done", signal })) {
-        if (event.segment) take.add(event.segment);
+        if (event.segment) {
+          if (firstSound) this.#showSegment(event.segment); // before it can sound
+          take.add(event.segment);
+        }
         if (event.audio) take.track.append(bytesOf(event.audio));
         if (take.track.length && !firstSound) {
           firstSound = secondsSince(began);
@@ -68,7 +71,6 @@ export class SpeakView {
           this.#transport.player.play(0);
           this.#job.tell("first_sound", { seconds: firstSound });
         }
-        if (event.segment && firstSound) this.#showSegments(take);
         if (event.seed !== undefined) take.seed = event.seed;
       }
     } finally {
@@ -123,7 +125,7 @@ export class SpeakView {
     const told = say(document.createElement("span"), count === 1 ? "estimate_of_one" : "estimate", { seconds, segments: count });
     line.replaceChildren(told);
     const ahead = rounded(estimate.seconds_ahead, 0);
-    if (ahead > 0) line.append(say(document.createElement("span"), "estimate_ahead", { seconds: ahead }));
+    if (ahead > 0 && !this.#job.running) line.append(say(document.createElement("span"), "estimate_ahead", { seconds: ahead }));
     this.#slider("seconds").suggest(estimate.seconds.toFixed(1));
   }
 
@@ -155,7 +157,8 @@ export class SpeakView {
       card.toggleAttribute("data-shown", this.#takes[index] === take);
     });
     this.#transport.load(take.track);
-    this.#showSegments(take);
+    this.#find(".segments").replaceChildren();
+    for (const segment of take.segments) this.#showSegment(segment);
     this.#showFacts(take);
   }
 
@@ -164,11 +167,9 @@ export class SpeakView {
     this.#transport.player.play(0);
   }
 
-  #showSegments(take) {
-    const rows = take.segments.map((segment) =>
-      segmentRow(segment, () => this.#transport.player.play(segment.start_sample, segment.end_sample)),
-    );
-    this.#find(".segments").replaceChildren(...rows);
+  #showSegment(segment) {
+    const play = () => this.#transport.player.play(segment.start_sample, segment.end_sample);
+    this.#find(".segments").append(segmentRow(segment, play));
   }
 
   /** What is known when all is spoken; nothing can be fetched again before its seed is. */
@@ -180,12 +181,8 @@ export class SpeakView {
     else quote(this.#find(".result > .facts"), "");
   }
 
-  /** Mark the segment that sounds. */
-  #follow(sample) {
-    this.#find(".segments").childNodes.forEach((row, index) => {
-      const { start_sample: first, end_sample: last } = this.#shown.segments[index];
-      row.toggleAttribute("data-sounding", sample !== null && sample >= first && sample < last);
-    });
+  #markSounding(index) {
+    this.#find(".segments").childNodes.forEach((row, at) => row.toggleAttribute("data-sounding", at === index));
   }
 
   #reuseSeed(take) {
@@ -197,7 +194,7 @@ export class SpeakView {
   /** The samples are here; every other format is written by the server, which has the segments in its cache. */
   #downloadAudio(take) {
     const format = this.#find("#response_format").value;
-    this.#deliver(`speech-${take.seed}.${format}`, async (signal) => {
+    this.#deliver(`speech-${take.seed}.${fileEnding(format)}`, async (signal) => {
       if (format === HEARD_FORMAT) return wavFile(take.track.samples, take.track.sampleRate);
       const response = await ask(PATH, { json: { ...take.again, response_format: format }, signal });
       return response.blob();

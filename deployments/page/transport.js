@@ -12,18 +12,19 @@ export class Transport {
   #canvas;
   #time;
   #waveform;
-  #onMove;
+  #onStretch;
+  #stretch = -1; // the one that sounds, or -1
   #grown = () => this.#draw();
 
-  /** `onMove(sample)` hears where the sound is, with every picture that is drawn. */
-  constructor(root, onMove) {
+  /** `onStretch(index)` is told which stretch of the track sounds, -1 for none, whenever that changes. */
+  constructor(root, onStretch) {
     root.append(document.getElementById("player").content.cloneNode(true));
     translate(root);
     this.#button = root.querySelector(".play");
     this.#canvas = root.querySelector("canvas");
     this.#time = root.querySelector(".time");
     this.#waveform = new Waveform(this.#canvas);
-    this.#onMove = onMove;
+    this.#onStretch = onStretch;
     this.#button.addEventListener("click", () => this.player.toggle());
     this.player.addEventListener("changed", () => this.#show());
     this.#canvas.addEventListener("pointerdown", (event) => this.#seekWith(event));
@@ -64,7 +65,15 @@ export class Transport {
     this.#canvas.setAttribute("aria-valuemax", track.seconds.toFixed(1));
     this.#canvas.setAttribute("aria-valuenow", (position / rate).toFixed(1));
     this.#canvas.setAttribute("aria-valuetext", text("position_told", { position: now, length: whole }));
-    this.#onMove(this.player.playing ? position : null);
+    this.#tellStretch();
+  }
+
+  #tellStretch() {
+    const { playing, position, track } = this.player;
+    const index = playing ? track.stretches.findIndex(({ first, last }) => position >= first && position < last) : -1;
+    if (index === this.#stretch) return;
+    this.#stretch = index;
+    this.#onStretch(index);
   }
 
   #seekWith(event) {
