@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from deployments.settings import Admission, Settings
+from deployments.workload import Workload
 from voice_core.speech import ModelFacts, Segment, Speech
 
 if TYPE_CHECKING:  # torch comes with it, and only a replica may pay for that
@@ -63,6 +64,7 @@ class Synthesizer:
             deterministic=settings.deterministic,
             cuda_graphs=settings.cuda_graphs == "auto",
         )
+        self._workload = Workload(self._decoder.facts)
         logger.info("Speaks with %s", self._decoder.facts)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -74,13 +76,14 @@ class Synthesizer:
     async def speak(self, segment: Segment) -> list[Speech]:
         """Return one speech for every seed of the segment."""
         arrival = Arrival(segment)
-        try:
-            ticket = await self._admit(arrival)
-            return await asyncio.wrap_future(ticket.future)
-        except asyncio.CancelledError:
-            if arrival.ticket is not None:
-                arrival.ticket.cancel()
-            raise
+        with self._workload.take(segment):
+            try:
+                ticket = await self._admit(arrival)
+                return await asyncio.wrap_future(ticket.future)
+            except asyncio.CancelledError:
+                if arrival.ticket is not None:
+                    arrival.ticket.cancel()
+                raise
 
     @serve.batch
     async def _admit(self, arrivals: list[Arrival]) -> list[SpeechTicket]:
@@ -100,6 +103,10 @@ class Synthesizer:
 
     async def counters(self) -> EngineCounters:
         return self._decoder.counters
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve's controller what deployments.autoscaling decides on."""
+        return self._workload.report(self._decoder.counters)
 
     def check_health(self) -> None:
         """Serve replaces a replica whose decoder can't speak any more."""
