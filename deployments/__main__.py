@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -26,9 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(arguments: list[str]) -> int:
-    from deployments.launcher import Address, serve_here  # Ray comes with it, and a client needs none
+    from deployments.launcher import Address, serve_config, serve_here  # Ray comes with it, and a client needs none
 
     settings, given = read_options(arguments)
+    if given.config is not None:
+        return serve_config(given.config, ray_address=given.ray_address, start_timeout_seconds=given.start_timeout)
     return serve_here(settings, Address(given.host, given.port), start_timeout_seconds=given.start_timeout)
 
 
@@ -36,6 +39,10 @@ def read_options(arguments: list[str] | None) -> tuple[Settings, argparse.Namesp
     """Return the settings, and the rest; options that can't work end the program with a sentence about them."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    if given.config is not None:
+        _check_alone(parser, given)
+    elif given.ray_address != LOCAL:
+        parser.error("--ray-address: goes with --config; without a file a Ray of its own is started")
     try:
         settings = Settings(**{name: value for name, value in vars(given).items() if name in Settings.model_fields})
     except ValidationError as error:
@@ -45,6 +52,13 @@ def read_options(arguments: list[str] | None) -> tuple[Settings, argparse.Namesp
         )  # two that contradict each other have none
         parser.error(f"{option}{wrong['msg']}")
     return settings, given
+
+
+def _check_alone(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """The file says everything, so an option beside it would be passed over."""
+    for name, value in vars(given).items():
+        if name not in ("config", "ray_address", "start_timeout") and value != parser.get_default(name):
+            parser.error(f"{_option(name)}: with --config that stands in the file")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(_option(name), default=field.default, help=field.description, **kind)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; there is no password")
     parser.add_argument("--port", default=8000, type=int, help="of the HTTP interface")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="serve what a serve_config.yaml says, as `serve run FILE`, but drain before stopping",
+    )
+    parser.add_argument("--ray-address", default=LOCAL, help="of a cluster to serve a --config on, such as auto")
     parser.add_argument("--start-timeout", default=600.0, type=float, metavar="SECONDS", help="to be ready in")
     return parser
 

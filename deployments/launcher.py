@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,18 @@ from typing import Any, NoReturn
 
 import ray
 from ray import serve
+from ray.serve.context import _get_global_client  # what `serve run x.yaml` uses; there is no public way
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from deployments.app import NoGpuError, build, choose_device, cpus_needed
+from deployments.config_file import ConfigError, read_config
 from deployments.proxy import announce
 from deployments.settings import EMBEDDED, Settings
 from voice_core.hub import HUB_ID
 
 APPLICATION = "voice"
+LOCAL = "local"  # a Ray of our own on this machine
+CPUS_FOR_A_FILE = 8  # in Ray's books at least: the deployments of serve_config.yaml ask for 5 with one synthesizer
 OBJECT_STORE_BYTES = 200_000_000  # an hour of speech in flight; Ray's default takes a third of the memory
 POLL_SECONDS = 0.2
 DRAIN_SECONDS = 120.0
@@ -58,33 +62,67 @@ class Address:
 
 def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: float) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
-    try:
+
+    def serve_settings() -> None:
         check_port(address)
         model = check_model(settings.model)
         whisper = settings.whisper_model and check_model(settings.whisper_model, "--whisper-model")
-        with _ray(settings):
-            settings = settings.model_copy(
+        with _ray(settings, round(cpus_needed(settings))):
+            chosen = settings.model_copy(
                 update={"model": model, "whisper_model": whisper, "device": choose_device(settings)}
             )
-            _say(f"Model {model} on {settings.device}.")
+            _say(f"Model {model} on {chosen.device}.")
             serve.start(http_options={"host": address.host, "port": address.port})
             serve.run_many(
-                [serve.RunTarget(build(settings), name=APPLICATION)],
+                [serve.RunTarget(build(chosen), name=APPLICATION)],
                 wait_for_ingress_deployment_creation=False,
                 wait_for_applications_running=False,
             )
-            _wait_until_ready(address, start_timeout_seconds)
-            _say(ready_message(address))
-            try:
-                signal.pause()
-            finally:
-                _drain()
+            _serve_until_asked(APPLICATION, address, start_timeout_seconds)
+
+    return _exit_code(serve_settings)
+
+
+def serve_config(path: Path, *, ray_address: str, start_timeout_seconds: float) -> int:
+    """Serve what a serve_config.yaml says until SIGINT or SIGTERM; return the exit code.
+
+    Other than `serve run`, it ends with an error when the application can't start, and answers whatever it has accepted
+    before it stops. `ray_address` is "local" or that of a cluster, as for ray.init.
+    """
+
+    def serve_file() -> None:
+        file = read_config(path)
+        address = Address(file.host, file.port)
+        if ray_address == LOCAL:
+            check_port(address)
+        with _ray(file.settings, CPUS_FOR_A_FILE, ray_address):
+            options = file.schema.http_options.model_dump()
+            serve.start(proxy_location=file.schema.proxy_location, http_options=options)
+            _get_global_client().deploy_apps(file.schema)  # type: ignore[no-untyped-call]
+            _serve_until_asked(file.application, address, start_timeout_seconds)
+
+    return _exit_code(serve_file)
+
+
+def _exit_code(serve_it: Callable[[], None]) -> int:
+    """Tell why it ended in one sentence."""
+    try:
+        serve_it()
     except StopAsked:
         _say("Stopped.")
-    except (CannotStart, NoGpuError) as error:
+    except (CannotStart, ConfigError, NoGpuError) as error:
         _say(f"Can't start: {error}")
         return 1
     return 0
+
+
+def _serve_until_asked(application: str, address: Address, start_timeout_seconds: float) -> None:
+    _wait_until_ready(application, address, start_timeout_seconds)
+    _say(ready_message(address))
+    try:
+        signal.pause()
+    finally:
+        _drain(application)
 
 
 def check_port(address: Address) -> None:
@@ -122,20 +160,25 @@ def ready_message(address: Address) -> str:
 
 
 @contextmanager
-def _ray(settings: Settings) -> Iterator[None]:
-    """A Ray of our own, quiet, that ends with us however we end."""
+def _ray(settings: Settings, cpus: int, ray_address: str = LOCAL) -> Iterator[None]:
+    """A Ray of our own, quiet, that ends with us however we end; or one that is there, in which only Serve ends."""
     _stop_on_signals()
-    _say("Starting Ray ...")
+    _say("Starting Ray ..." if ray_address == LOCAL else f"Joining Ray at {ray_address} ...")
     logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
     announce(settings)
     try:
+        of_our_own: dict[str, Any] = {
+            "num_cpus": max(
+                os.cpu_count() or 1, round(cpus_needed(settings))
+            ),  # bookkeeping: a small machine serves too
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
         context: Any = ray.init(  # typed as its base class, which lacks the address
-            address="local",  # never somebody else's cluster
-            num_cpus=max(os.cpu_count() or 1, round(cpus_needed(settings))),  # bookkeeping: a small machine serves too
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
+            address=ray_address,  # "local" is never somebody else's cluster
             log_to_driver=False,
             logging_level=logging.WARNING,
+            **(of_our_own if ray_address == LOCAL else {}),
         )
         _stop_on_signals()  # again: ray.init puts its own in place
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -158,12 +201,12 @@ def _raise_stop_asked(_number: int, _frame: FrameType | None) -> NoReturn:
     raise StopAsked
 
 
-def _wait_until_ready(address: Address, timeout_seconds: float) -> None:
+def _wait_until_ready(name: str, address: Address, timeout_seconds: float) -> None:
     """Tell every change while the replicas start; return when a request would be spoken."""
     deadline = time.monotonic() + timeout_seconds
     told = ""
     while time.monotonic() < deadline:
-        application = serve.status().applications[APPLICATION]
+        application = serve.status().applications[name]
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             raise CannotStart(f"a deployment failed; the logs tell more. {_progress(application)}")
         if application.status is ApplicationStatus.RUNNING and _answers(f"{address.url}/readyz"):
@@ -176,10 +219,13 @@ def _wait_until_ready(address: Address, timeout_seconds: float) -> None:
     raise CannotStart(f"not ready after {timeout_seconds:g} s (--start-timeout). Last seen: {told}")
 
 
-def _drain() -> None:
+def _drain(application: str) -> None:
+    """Close every ingress and wait for what is inside; Serve stops all deployments at once, also those still needed."""
     _say("Stopping: what is being spoken is finished first (a second signal stops at once) ...")
     try:
-        serve.get_app_handle(APPLICATION).drain.remote().result(timeout_s=DRAIN_SECONDS)
+        ingresses = serve.get_app_handle(application)
+        ingresses.drain.remote()  # from then on the handle knows its replicas, and the next line reaches all of them
+        ingresses.broadcast("drain").results(timeout_s=DRAIN_SECONDS)
     except Exception as error:  # whatever it is, the stop goes on
         _say(f"Stopping without waiting any longer: {error}")
 

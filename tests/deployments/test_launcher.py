@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.__main__ import main
 from deployments.launcher import Address, CannotStart, _answers, check_model, check_port, ready_message
 from deployments.speech_request import SpeechRequest
 
@@ -61,3 +62,25 @@ def test_the_curl_command_of_the_ready_message_is_a_right_request() -> None:
     body = command[command.index("-d") + 1]
     assert json.loads(body)["response_format"] == "wav"
     SpeechRequest.from_json(body.encode(), longest_text_characters=100)
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        (["--config", "serve_config.yaml", "--port", "9000"], "--port: with --config that stands in the file"),
+        (["--config", "serve_config.yaml", "--model", "other"], "--model: with --config that stands in the file"),
+        (["--ray-address", "auto"], "--ray-address: goes with --config"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(
+    options: list[str], refusal: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(options)
+    assert end.value.code == 2
+    assert refusal in capsys.readouterr().err
+
+
+def test_a_config_that_is_nowhere_ends_with_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "nowhere.yaml"]) == 1
+    assert capsys.readouterr().out == "Can't start: nowhere.yaml: No such file or directory\n"

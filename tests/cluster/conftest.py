@@ -1,0 +1,38 @@
+"""A cluster of several nodes on this machine, with GPUs that exist only in Ray's books."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+with warnings.catch_warnings():  # importing ray.serve warns of deprecations in Ray's own models
+    warnings.simplefilter("ignore")
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+
+GPU_NODES = 3
+
+
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    """Where a proxy listens, in front of three nodes with a GPU each and a head without."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    head = {"num_cpus": 8, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 100_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(GPU_NODES):
+        cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=100_000_000)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+    ray.shutdown()
+    cluster.shutdown()

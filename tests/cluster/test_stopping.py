@@ -1,0 +1,70 @@
+"""SIGTERM under load: whoever was let in is answered, whoever comes later is told so."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.load import Load
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+START_SECONDS, STOP_SECONDS = 120, 60
+REFUSED_LATE = {503, "ConnectError", "ReadError", "RemoteProtocolError"}  # by the closed door, then by a closed port
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def small_config(folder: Path, port: int) -> Path:
+    """Our own file with two ingresses, for a machine without a GPU."""
+    document = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    document["http_options"]["port"] = port
+    (application,) = document["applications"]
+    application["args"] |= {"model": "embedded", "device": "cpu", "voices": str(folder / "voices")}
+    for deployment in application["deployments"]:
+        if deployment["name"] == "Synthesizer":
+            deployment["ray_actor_options"] = {"num_cpus": 1}
+            deployment["autoscaling_config"]["max_replicas"] = 1
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_a_config_is_served_and_sigterm_under_load_cuts_nobody_off(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = f"-m deployments --config {small_config(tmp_path, port)} --start-timeout {START_SECONDS}"
+    launcher = subprocess.Popen(
+        [sys.executable, *command.split()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
+    assert launcher.stdout is not None
+    try:
+        told = list(itertools.takewhile(lambda line: not line.startswith("Ready on "), launcher.stdout))
+        assert launcher.poll() is None, "".join(told)
+        with Load(f"http://127.0.0.1:{port}", 8, speech_seconds=10) as load:
+            time.sleep(6)
+            asked_to_stop_at = time.monotonic()
+            launcher.send_signal(signal.SIGTERM)
+            out, _ = launcher.communicate(timeout=STOP_SECONDS)
+    finally:
+        launcher.kill()
+    before = load.statuses_of_requests_before(asked_to_stop_at)
+    after = load.statuses_of_requests_after(asked_to_stop_at)
+    print(f"{out}\nasked before the signal: {dict(before)}; after it: {dict(after)}")
+    assert launcher.returncode == 0
+    assert set(before) == {200}
+    assert before[200] > 8
+    assert after[503] > 0
+    assert set(after) <= REFUSED_LATE | {200}
