@@ -31,8 +31,14 @@ def _serve(arguments: list[str]) -> int:
 
     settings, given = read_options(arguments)
     if given.config is not None:
-        return serve_config(given.config, ray_address=given.ray_address, start_timeout_seconds=given.start_timeout)
-    return serve_here(settings, Address(given.host, given.port), start_timeout_seconds=given.start_timeout)
+        return serve_config(
+            given.config,
+            ray_address=given.ray_address,
+            metrics_port=given.metrics_port,
+            start_timeout_seconds=given.start_timeout,
+        )
+    address = Address(given.host, given.port, given.metrics_port)
+    return serve_here(settings, address, start_timeout_seconds=given.start_timeout)
 
 
 def read_options(arguments: list[str] | None) -> tuple[Settings, argparse.Namespace]:
@@ -57,7 +63,7 @@ def read_options(arguments: list[str] | None) -> tuple[Settings, argparse.Namesp
 def _check_alone(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """The file says everything, so an option beside it would be passed over."""
     for name, value in vars(given).items():
-        if name not in ("config", "ray_address", "start_timeout") and value != parser.get_default(name):
+        if name not in ("config", "ray_address", "metrics_port", "start_timeout") and value != parser.get_default(name):
             parser.error(f"{_option(name)}: with --config that stands in the file")
 
 
@@ -84,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
         help="serve what a serve_config.yaml says, as `serve run FILE`, but drain before stopping",
     )
     parser.add_argument("--ray-address", default=LOCAL, help="of a cluster to serve a --config on, such as auto")
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        help="for Prometheus, at /metrics, open on every network of this machine; without it Ray chooses one",
+    )
     parser.add_argument("--start-timeout", default=600.0, type=float, metavar="SECONDS", help="to be ready in")
     return parser
 

@@ -49,10 +49,11 @@ class StopAsked(BaseException):
 
 @dataclass(frozen=True)
 class Address:
-    """Where the HTTP interface listens."""
+    """Where the HTTP interface listens, and where Prometheus may ask."""
 
     host: str
     port: int
+    metrics_port: int | None = None  # on every network of this machine, as Ray has it; None: Ray chooses
 
     @property
     def url(self) -> str:
@@ -67,7 +68,7 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
         check_port(address)
         model = check_model(settings.model)
         whisper = settings.whisper_model and check_model(settings.whisper_model, "--whisper-model")
-        with _ray(settings, round(cpus_needed(settings))):
+        with _ray(settings, round(cpus_needed(settings)), metrics_port=address.metrics_port):
             chosen = settings.model_copy(
                 update={"model": model, "whisper_model": whisper, "device": choose_device(settings)}
             )
@@ -83,7 +84,7 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
     return _exit_code(serve_settings)
 
 
-def serve_config(path: Path, *, ray_address: str, start_timeout_seconds: float) -> int:
+def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, start_timeout_seconds: float) -> int:
     """Serve what a serve_config.yaml says until SIGINT or SIGTERM; return the exit code.
 
     Other than `serve run`, it ends with an error when the application can't start, and answers whatever it has accepted
@@ -95,7 +96,7 @@ def serve_config(path: Path, *, ray_address: str, start_timeout_seconds: float) 
         address = Address(file.host, file.port)
         if ray_address == LOCAL:
             check_port(address)
-        with _ray(file.settings, CPUS_FOR_A_FILE, ray_address):
+        with _ray(file.settings, CPUS_FOR_A_FILE, ray_address=ray_address, metrics_port=metrics_port):
             options = file.schema.http_options.model_dump()
             serve.start(proxy_location=file.schema.proxy_location, http_options=options)
             _get_global_client().deploy_apps(file.schema)  # type: ignore[no-untyped-call]
@@ -160,7 +161,7 @@ def ready_message(address: Address) -> str:
 
 
 @contextmanager
-def _ray(settings: Settings, cpus: int, ray_address: str = LOCAL) -> Iterator[None]:
+def _ray(settings: Settings, cpus: int, *, ray_address: str = LOCAL, metrics_port: int | None = None) -> Iterator[None]:
     """A Ray of our own, quiet, that ends with us however we end; or one that is there, in which only Serve ends."""
     _stop_on_signals()
     _say("Starting Ray ..." if ray_address == LOCAL else f"Joining Ray at {ray_address} ...")
@@ -168,11 +169,10 @@ def _ray(settings: Settings, cpus: int, ray_address: str = LOCAL) -> Iterator[No
     announce(settings)
     try:
         of_our_own: dict[str, Any] = {
-            "num_cpus": max(
-                os.cpu_count() or 1, round(cpus_needed(settings))
-            ),  # bookkeeping: a small machine serves too
+            "num_cpus": max(os.cpu_count() or 1, cpus),  # bookkeeping: a small machine serves too
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
+            "_metrics_export_port": metrics_port,
         }
         context: Any = ray.init(  # typed as its base class, which lacks the address
             address=ray_address,  # "local" is never somebody else's cluster

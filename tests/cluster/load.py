@@ -73,3 +73,5 @@ class Load:
                 except httpx.HTTPError as error:
                     status = type(error).__name__
                 self.answers.append(Answer(status, start, time.monotonic() - start))
+                if status != 200:
+                    self._ended.wait(0.1)  # a refusal takes no time
