@@ -8,13 +8,17 @@ MODEL ?= embedded
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test check format clean
+.PHONY: serve test cluster-test check format clean
 
 serve: $(VENV)/installed
 	exec $(BIN)/python -m deployments --model $(MODEL) --host $(HOST) --port $(PORT)
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -rs
+
+# Several Ray nodes on this machine: minutes, and a few GB of memory.
+cluster-test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -rs -m "cluster and not gpu" tests/cluster tests/deployments
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -38,4 +38,6 @@ def embedded(kuberay: str, config: str) -> str:
 
 
 if __name__ == "__main__":
-    KUBERAY.write_text(embedded(KUBERAY.read_text(encoding="utf-8"), CONFIG.read_text(encoding="utf-8")), encoding="utf-8")
+    KUBERAY.write_text(
+        embedded(KUBERAY.read_text(encoding="utf-8"), CONFIG.read_text(encoding="utf-8")), encoding="utf-8"
+    )

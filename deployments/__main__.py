@@ -14,7 +14,7 @@ from pydantic import ValidationError
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from deployments import bulk_command, dub_command
-from deployments.settings import Settings
+from deployments.settings import LOCAL, Settings
 
 COMMANDS = {"dub": dub_command.main, "bulk": bulk_command.main}
 

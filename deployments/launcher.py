@@ -26,11 +26,10 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from deployments.app import NoGpuError, build, choose_device, cpus_needed
 from deployments.config_file import ConfigError, read_config
 from deployments.proxy import announce
-from deployments.settings import EMBEDDED, Settings
+from deployments.settings import EMBEDDED, LOCAL, Settings
 from voice_core.hub import HUB_ID
 
 APPLICATION = "voice"
-LOCAL = "local"  # a Ray of our own on this machine
 CPUS_FOR_A_FILE = 8  # in Ray's books at least: the deployments of serve_config.yaml ask for 5 with one synthesizer
 OBJECT_STORE_BYTES = 200_000_000  # an hour of speech in flight; Ray's default takes a third of the memory
 POLL_SECONDS = 0.2

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from voice_core.speech import ReferenceLimits
 
 EMBEDDED = "embedded"  # the model that comes with the package
+LOCAL = "local"  # a Ray of our own on this machine
 MEMORY, OFF = "memory", "off"  # places of the segment cache that are none
 
 Device = Literal["auto", "cuda", "cpu"]  # no mps: draws are made in float64, which Metal does not have

@@ -1,6 +1,6 @@
 """A synthesizer that hums instead of speaking: its decoder is a clock, so that tests need no model and no processor."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: Serve needs the class of build's parameter.
 
 import asyncio
 import os
@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from ray import serve
+from ray.serve import Application
 
+from deployments import app
 from deployments.settings import Admission, Settings
 from deployments.workload import Workload
 from tests.deployments.fake_crew import FACTS, spoken
@@ -73,3 +75,9 @@ class FakeSynthesizer:
         self._row_steps += steps * self._speaking
         self._counted_until = now
         self._speaking += more
+
+
+def build(settings: Settings) -> Application:
+    """Build the application around a fake; an import path for a config file."""
+    app.Synthesizer = FakeSynthesizer
+    return app.build(settings)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import httpx
+import pytest
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,13 @@ class Load:
                 self.answers.append(Answer(status, start, time.monotonic() - start))
                 if status != 200:
                     self._ended.wait(0.1)  # a refusal takes no time
+
+
+def until(reached: Callable[[], bool], seconds: float) -> float:
+    """Return after how many seconds something is so; fail if it never is."""
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        if reached():
+            return time.monotonic() - start
+        time.sleep(0.2)
+    pytest.fail(f"not so after {seconds:g} s")

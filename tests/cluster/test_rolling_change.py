@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from ray import serve
+from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
-from deployments import app
-from deployments.settings import Admission, Settings
-from tests.cluster.fake_synthesizer import FakeSynthesizer
-from tests.cluster.load import Load
+from tests.cluster.load import Load, until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -23,23 +22,39 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-REPLICAS = 2  # on three GPUs: one is spare
 CALLERS = 6
 
 
-def deploy(monkeypatch: pytest.MonkeyPatch, *, model: str, segments: int) -> None:
-    """Deploy as serve_config.yaml says it for a change without a pause: every deployment may surge."""
-    with_resources = app._with_resources
+def deploy(*, model: str, segments: int) -> None:
+    """Apply a config as `serve deploy` does, and wait until it is so: two replicas on three GPUs, so one is spare."""
+    document: dict[str, Any] = {
+        "applications": [
+            {
+                "name": "rolled",
+                "route_prefix": "/rolled",
+                "import_path": "tests.cluster.fake_synthesizer:build",
+                "args": {"model": model, "device": "cuda"},
+                "deployments": [
+                    {"name": "Ingress", "num_replicas": 2, "max_surge_percent": 100},
+                    {
+                        "name": "Synthesizer",
+                        "num_replicas": 2,
+                        "max_surge_percent": 50,
+                        "user_config": {"segments": segments},
+                    },
+                    {"name": "Composer", "max_surge_percent": 100},
+                    {"name": "VoiceEncoder", "max_surge_percent": 100},
+                ],
+            }
+        ]
+    }
+    _get_global_client().deploy_apps(ServeDeploySchema.model_validate(document))
+    until(lambda: is_running("rolled"), 240)  # a busy machine starts twelve processes slowly
 
-    def surging(deployment: type, options: dict[str, Any]) -> Any:
-        return with_resources(deployment, options).options(max_surge_percent=100)
 
-    synthesizer = FakeSynthesizer.options(num_replicas=REPLICAS, user_config=Admission(segments=segments).model_dump())
-    with monkeypatch.context() as patch:
-        patch.setattr(app, "Synthesizer", synthesizer)
-        patch.setattr(app, "Ingress", app.Ingress.options(num_replicas=2))
-        patch.setattr(app, "_with_resources", surging)
-        serve.run(app.build(Settings(model=model, device="cuda")), name="rolled", route_prefix="/rolled")
+def is_running(name: str) -> bool:
+    application = serve.status().applications.get(name)
+    return application is not None and application.status is ApplicationStatus.RUNNING
 
 
 def whoami(handle: DeploymentHandle[Any]) -> set[tuple[int, str, int]]:
@@ -48,8 +63,7 @@ def whoami(handle: DeploymentHandle[Any]) -> set[tuple[int, str, int]]:
 
 @pytest.fixture(scope="module")
 def url(base_url: str) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        deploy(monkeypatch, model="old", segments=16)
+    deploy(model="old", segments=16)
     yield f"{base_url}/rolled"
     serve.delete("rolled")
 
@@ -61,29 +75,24 @@ def synthesizer(url: str) -> DeploymentHandle[Any]:
     return handle
 
 
-def test_a_setting_changes_while_it_runs_without_a_restart(
-    url: str, synthesizer: DeploymentHandle[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_changes_while_it_runs_without_a_restart(url: str, synthesizer: DeploymentHandle[Any]) -> None:
     before = whoami(synthesizer)
     with Load(url, CALLERS, speech_seconds=2) as load:
         time.sleep(2)
-        deploy(monkeypatch, model="old", segments=8)
+        deploy(model="old", segments=8)
+        until(lambda: {segments for _, _, segments in whoami(synthesizer)} == {8}, 30)
         time.sleep(2)
     assert whoami(synthesizer) == {(process, "old", 8) for process, _, _ in before}
     print(f"{dict(load.statuses)}, slowest {load.slowest_seconds:.1f} s")
     assert set(load.statuses) == {200}
 
 
-def test_new_weights_come_under_load_without_a_failed_request(
-    url: str, synthesizer: DeploymentHandle[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_weights_come_under_load_without_a_failed_request(url: str, synthesizer: DeploymentHandle[Any]) -> None:
     before = {process for process, _, _ in whoami(synthesizer)}
     with Load(url, CALLERS, speech_seconds=2) as load:
         time.sleep(2)
-        deploy(monkeypatch, model="new", segments=8)
-        deadline = time.monotonic() + 60
-        while {model for _, model, _ in whoami(synthesizer)} != {"new"} and time.monotonic() < deadline:
-            time.sleep(0.5)
+        deploy(model="new", segments=8)
+        until(lambda: {model for _, model, _ in whoami(synthesizer)} == {"new"}, 60)
         time.sleep(2)
     after = whoami(synthesizer)
     assert {model for _, model, _ in after} == {"new"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -15,7 +15,7 @@ from ray.util import list_named_actors
 from deployments import app
 from deployments.settings import Settings
 from tests.cluster.fake_synthesizer import FakeSynthesizer
-from tests.cluster.load import Load
+from tests.cluster.load import Load, until
 
 # Ray leaves sockets and subprocesses to the garbage collector.
 pytestmark = [
@@ -48,16 +48,6 @@ def deploy(monkeypatch: pytest.MonkeyPatch, name: str, **autoscaling: Any) -> No
 def running(name: str) -> int:
     states = serve.status().applications[name].deployments["Synthesizer"].replica_states
     return states.get("RUNNING", 0)
-
-
-def until(reached: Callable[[], bool], seconds: float) -> float:
-    """Return after how many seconds something is so; fail if it never is."""
-    start = time.monotonic()
-    while time.monotonic() - start < seconds:
-        if reached():
-            return time.monotonic() - start
-        time.sleep(0.2)
-    pytest.fail(f"not so after {seconds:g} s")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from tests.voices.recordings import audio_file, hum
 # Ray leaves sockets and subprocesses to the garbage collector.
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),

@@ -1,0 +1,212 @@
+"""The files of deploy/, as far as they can be checked without a cluster, a daemon or a network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+
+sys.path.insert(0, str(DEPLOY))
+
+from embed_config import CONFIG, IN_A_POD, KUBERAY, embedded, for_pods  # noqa: E402
+
+# What the server exports; Ray puts its own prefix before it.
+METRICS = {
+    "voice_requests_total",
+    "voice_audio_ttfp_seconds",
+    "voice_audio_e2e_seconds",
+    "voice_audio_rtf",
+    "voice_audio_seconds_total",
+    "voice_audio_underrun_seconds",
+    "voice_segments_total",
+    "voice_segment_retries_total",
+    "voice_cache_hits_total",
+    "voice_cache_misses_total",
+    "voice_rows_active",
+    "voice_rows_waiting",
+    "voice_decoder_steps_total",
+    "voice_decoder_frames_total",
+    "voice_row_occupancy",
+    "voice_seconds_in_flight",
+    "voice_capacity_seconds_per_second",
+    "voice_rejected_total",
+}
+
+
+def document(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def manifest(kind: str) -> dict[str, Any]:
+    (found,) = [one for one in yaml.safe_load_all(KUBERAY.read_text(encoding="utf-8")) if one["kind"] == kind]
+    return dict(found)
+
+
+@pytest.fixture
+def cluster() -> dict[str, Any]:
+    spec: dict[str, Any] = manifest("RayService")["spec"]["rayClusterConfig"]
+    return spec
+
+
+def pods(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+def test_the_ray_service_serves_serve_config() -> None:
+    """If this fails: python deploy/embed_config.py"""
+    text = KUBERAY.read_text(encoding="utf-8")
+    assert text == embedded(text, CONFIG.read_text(encoding="utf-8"))
+
+
+def test_in_a_pod_only_what_must_be_is_different() -> None:
+    here, there = (
+        yaml.safe_load(CONFIG.read_text(encoding="utf-8")),
+        yaml.safe_load(manifest("RayService")["spec"]["serveConfigV2"]),
+    )
+    here["http_options"]["host"] = "0.0.0.0"
+    here["applications"][0]["args"] |= {"wait_for_gpu": True, "voices": "/data/voices"}
+    assert there == here
+    assert len(IN_A_POD) == 3
+
+
+def test_a_setting_that_has_gone_from_the_config_is_missed() -> None:
+    with pytest.raises(ValueError, match="wait_for_gpu: false stands there 0 times"):
+        for_pods("http_options:\n  host: 127.0.0.1\n")
+
+
+def test_autoscaling_in_the_cluster_matches_that_of_the_application(cluster: dict[str, Any]) -> None:
+    config = document(CONFIG)
+    (synthesizer,) = [one for one in config["applications"][0]["deployments"] if one["name"] == "Synthesizer"]
+    (gpus,) = [group for group in cluster["workerGroupSpecs"] if group["groupName"] == "gpu"]
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert gpus["maxReplicas"] == synthesizer["autoscaling_config"]["max_replicas"]
+    assert gpus["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_the_cluster_asks_for_a_token_and_its_pods_have_no_rights(cluster: dict[str, Any]) -> None:
+    assert cluster["authOptions"] == {"mode": "token"}
+    for pod in pods(cluster):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"]
+        assert {"readinessProbe", "livenessProbe"} <= set(container)
+
+
+def test_every_pod_keeps_the_ceiling_on_bodies_in_its_proxy(cluster: dict[str, Any]) -> None:
+    arguments = document(CONFIG)["applications"][0]["args"]
+    largest = max(arguments["largest_body_bytes"], arguments["largest_upload_bytes"])
+    for pod in pods(cluster):
+        environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
+        assert environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "deployments.proxy:middlewares"
+        assert environment["VOICE_SERVE_LARGEST_BODY_BYTES"] == str(largest)
+
+
+def test_rays_version_is_the_one_that_is_installed(cluster: dict[str, Any]) -> None:
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_nobody_but_named_pods_reaches_a_port() -> None:
+    policy = manifest("NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert all(rule["from"] for rule in policy["ingress"])
+    assert {port["port"] for rule in policy["ingress"] for port in rule.get("ports", [])} == {8265, 8000, 8080}
+
+
+def test_compose_opens_ports_on_this_machine_only_and_mounts_what_there_is() -> None:
+    services = document(DEPLOY / "compose.yaml")["services"]
+    assert set(services) == {"server", "prometheus", "grafana"}
+    for name, service in services.items():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
+        assert service["cap_drop"] == ["ALL"]
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (DEPLOY / source).exists(), volume
+        assert ":latest" not in service["image"]
+
+
+def test_the_compose_server_is_started_as_its_image_is() -> None:
+    command = document(DEPLOY / "compose.yaml")["services"]["server"]["command"]
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (default,) = re.findall(r"(?s)\nCMD (\[.*?\])", dockerfile)
+    assert command[: len(json.loads(default.replace("\\\n", "")))] == json.loads(default.replace("\\\n", ""))
+
+
+def test_the_image_runs_as_nobody_special_and_copies_what_there_is() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "\nUSER 1000:1000\n" in dockerfile
+    assert "\nHEALTHCHECK " in dockerfile
+    assert dockerfile.count("--constraint constraints.txt") == dockerfile.count("pip install") - 2  # --no-deps . twice
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for line in re.findall(r"(?m)^COPY (?!--from)(.*)$", dockerfile):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert f"!{source}" in ignored, source
+
+
+def test_prometheus_asks_the_server_where_compose_puts_its_metrics() -> None:
+    (job,) = document(DEPLOY / "prometheus.yml")["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["server:8080"]}]
+    kept = re.compile(job["metric_relabel_configs"][0]["regex"])
+    for expression in expressions():
+        for name in re.findall(r"\bray_\w+", expression):
+            assert kept.fullmatch(name), name
+
+
+def expressions() -> list[str]:
+    """Return all that dashboard and alarms ask Prometheus for."""
+    dashboard = json.loads((DEPLOY / "grafana/dashboards/voice-serve.json").read_text(encoding="utf-8"))
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    rules = document(DEPLOY / "alerts.yml")["groups"][0]["rules"]
+    return [target["expr"] for panel in panels for target in panel["targets"]] + [rule["expr"] for rule in rules]
+
+
+def test_dashboard_and_alarms_ask_for_metrics_that_exist_and_leave_none_out() -> None:
+    asked = {
+        re.sub(r"_(bucket|sum|count)$", "", name.removeprefix("ray_"))
+        for expression in expressions()
+        for name in re.findall(r"\bray_voice_\w+", expression)
+    }
+    assert asked == METRICS
+
+
+def test_panels_lie_beside_each_other_and_not_on_each_other() -> None:
+    dashboard = json.loads((DEPLOY / "grafana/dashboards/voice-serve.json").read_text(encoding="utf-8"))
+    places = set()
+    for panel in dashboard["panels"]:
+        grid = panel["gridPos"]
+        cells = {(grid["x"] + x, grid["y"] + y) for x in range(grid["w"]) for y in range(grid["h"])}
+        assert not cells & places, panel["title"]
+        places |= cells
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_every_alarm_says_what_it_means_and_the_handbook_what_to_do() -> None:
+    handbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    for rule in document(DEPLOY / "alerts.yml")["groups"][0]["rules"]:
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert f"**{rule['alert']}**" in handbook, rule["alert"]
+
+
+def test_promtool_accepts_configuration_and_alarms() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool on this machine")
+    for what, file in (("config", "prometheus.yml"), ("rules", "alerts.yml")):
+        checked = subprocess.run(
+            [promtool, "check", what, file], cwd=DEPLOY, capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
