@@ -98,7 +98,9 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
         with _ray(file.settings, CPUS_FOR_A_FILE, ray_address=ray_address, metrics_port=metrics_port):
             options = file.schema.http_options.model_dump()
             serve.start(proxy_location=file.schema.proxy_location, http_options=options)
-            _get_global_client().deploy_apps(file.schema)  # type: ignore[no-untyped-call]
+            client = _get_global_client()
+            assert client is not None, "serve.start made it"
+            client.deploy_apps(file.schema)
             _serve_until_asked(file.application, address, start_timeout_seconds)
 
     return _exit_code(serve_file)
