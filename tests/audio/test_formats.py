@@ -1,10 +1,13 @@
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from tests.audio.ffmpeg import heard_by_ffmpeg
 from voice_core.audio.formats import FORMATS, PCM_RATES, encode, format_named, pcm16, resample
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError, SynthesisError
@@ -22,6 +25,8 @@ def speechlike(seconds: float = 1.3, rate: int = 16000) -> Waveform:
 def decoded(file: bytes, format_name: str) -> tuple[NDArray[np.float32], int]:
     if format_name == "pcm":
         return np.frombuffer(file, dtype="<i2") / np.float32(32768), PCM_RATES[0]
+    if format_name == "aac":
+        return heard_by_ffmpeg(file)
     samples, rate = soundfile.read(io.BytesIO(file), dtype="float32")
     return samples, rate
 
@@ -107,9 +112,18 @@ def test_an_unknown_format_is_refused_with_those_there_are() -> None:
     assert raised.value.field == "response_format"
 
 
-def test_aac_is_refused_with_the_reason() -> None:
-    with pytest.raises(RequestError, match="libsndfile has no AAC"):
+def test_aac_is_refused_where_it_cannot_be_written_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(FORMATS, "aac", raising=False)
+    with pytest.raises(RequestError, match=r"pip install 'voice-serve\[aac\]'; or choose one of mp3, opus") as raised:
         format_named("aac")
+    assert raised.value.field == "response_format"
+
+
+def test_the_other_formats_need_no_pyav() -> None:
+    code = "import sys; sys.modules['av'] = None; from voice_core.audio.formats import FORMATS; print(*FORMATS)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["mp3", "opus", "flac", "wav", "wav_float32", "pcm"]
 
 
 def test_a_tone_keeps_its_pitch_and_place_through_a_change_of_rate() -> None:

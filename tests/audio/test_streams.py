@@ -8,13 +8,15 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from voice_core.audio.formats import FORMATS, MP3_RATES, encode
+from tests.audio.ffmpeg import heard_by_ffmpeg
+from voice_core.audio.formats import FORMATS, MP3_RATES, encode, resample
 from voice_core.audio.ogg import PAGE_MARK
 from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError, SynthesisError
 
 RATES = (16000, 44100)
+AAC_DELAY_SAMPLES = 1024
 MP3_DELAY_SAMPLES = 1105  # 576 of LAME's own, 529 of any decoder
 FLAC_TOTAL_OFFSET = 22  # bytes into a file: the lower 32 bits of how many samples there are; 0 means unknown
 WITHIN_ONE_STEP = 1e-6  # a decoder that has one frame fewer before it rounds another way
@@ -77,7 +79,7 @@ def test_a_flac_stream_differs_from_the_whole_file_in_what_nobody_knew_at_its_be
     assert struct.unpack_from(">I", whole, FLAC_TOTAL_OFFSET) == (len(samples),)
 
 
-@pytest.mark.parametrize("format_name", ["pcm", "opus"])
+@pytest.mark.parametrize("format_name", [name for name in ("pcm", "opus", "aac") if name in FORMATS])
 def test_a_format_without_a_head_of_its_length_is_the_whole_file(format_name: str) -> None:
     samples = speechlike(2.3, 44100)
     whole = encode(Waveform(samples, 44100), format_name)
@@ -98,6 +100,39 @@ def test_an_mp3_stream_is_the_whole_file_without_the_info_frame(rate: int) -> No
     sound = heard[MP3_DELAY_SAMPLES : MP3_DELAY_SAMPLES + len(samples)]
     assert np.abs(sound - expected).max() < WITHIN_ONE_STEP
     assert np.abs(heard[:500]).max() < 0.01  # the delay before the sound is silent
+
+
+@pytest.mark.parametrize(
+    ("format_name", "delay_samples"), [("flac", 0), ("mp3", MP3_DELAY_SAMPLES), ("opus", 0), ("aac", AAC_DELAY_SAMPLES)]
+)
+def test_ffmpeg_hears_all_of_a_stream(format_name: str, delay_samples: int) -> None:
+    """Most players are FFmpeg, and it needs no length that the head could tell."""
+    pytest.importorskip("av", reason="PyAV is an optional extra")
+    samples = speechlike(2.3, 16000)
+    heard, rate = heard_by_ffmpeg(b"".join(streamed(samples, format_name, 16000, 4000)))
+    assert rate == (48000 if format_name == "opus" else 16000)
+    sound = resample(Waveform(heard, rate), 16000).samples[delay_samples:][: len(samples)]
+    assert len(sound) == len(samples)
+    assert np.corrcoef(sound, samples.clip(-1, 1))[0, 1] > (0.9999 if format_name == "flac" else 0.99)
+    assert np.corrcoef(sound[-1600:], samples[-1600:].clip(-1, 1))[0, 1] > 0.98
+
+
+def test_aac_is_adts_of_one_encoder_and_comes_out_soon() -> None:
+    pytest.importorskip("av", reason="PyAV is an optional extra")
+    samples = speechlike(3.0, 24000)
+    stream = open_stream("aac", 24000)
+    assert (stream.media_type, stream.sample_rate) == ("audio/aac", 24000)
+    sent = b""
+    for second in range(1, 4):
+        sent += stream.write(samples[24000 * (second - 1) : 24000 * second])
+        heard, _ = heard_by_ffmpeg(sent)
+        assert len(heard) / 24000 >= second - 0.2
+    sent += stream.close()
+    assert sent[:2] == b"\xff\xf1"  # the mark of a frame of MPEG-4, without checksum
+    tone = (0.5 * np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)).astype(np.float32)
+    steady, _ = heard_by_ffmpeg(b"".join(streamed(tone, "aac", 16000, 3200)))
+    loudness = np.abs(steady[4800:-4800][:20800]).reshape(-1, 160).max(axis=1)
+    assert loudness.min() > 0.9 * loudness.max()
 
 
 def test_the_tail_of_an_opus_stream_is_heard_whole() -> None:

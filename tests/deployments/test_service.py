@@ -178,7 +178,7 @@ def test_speech_is_no_silence(client: openai.OpenAI) -> None:
     [
         ({"text": "   "}, "input"),
         ({"text": "x" * 20_001}, "input"),
-        ({"audio_format": "aac"}, "response_format"),
+        ({"audio_format": "ogg"}, "response_format"),
         ({"seconds": -1}, "seconds"),
         ({"tempo": 2}, "tempo"),
     ],

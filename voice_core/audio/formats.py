@@ -13,6 +13,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from voice_core.audio.aac import HOW_TO_INSTALL, INSTALLED, AacWriter
 from voice_core.audio.waveform import Waveform
 from voice_core.audio.writers import (
     FlacWriter,
@@ -63,7 +64,7 @@ def format_named(name: str) -> Format:
         return FORMATS[name]
     reason = f"{name!r} is not one of {', '.join(FORMATS)}"
     if name == "aac":
-        reason = f"aac can't be written here (libsndfile has no AAC); choose one of {', '.join(FORMATS)}"
+        reason = f"aac needs PyAV, which isn't installed here: {HOW_TO_INSTALL}; or choose one of {', '.join(FORMATS)}"
     raise RequestError("response_format", reason)
 
 
@@ -82,6 +83,7 @@ def pcm16(waveform: Waveform) -> NDArray[np.int16]:
 
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # MPEG-1, -2 and -2.5
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # RFC 6716, section 2
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # those that every decoder takes
 PCM_RATES = (24000,)  # without a header the rate must be agreed on; this is OpenAI's
 
 FORMATS = {
@@ -92,3 +94,5 @@ FORMATS = {
     "wav_float32": Format("audio/wav", partial(WavWriter, floats=True)),
     "pcm": Format("audio/pcm", PcmWriter, PCM_RATES),
 }
+if INSTALLED:
+    FORMATS["aac"] = Format("audio/aac", AacWriter, AAC_RATES)
