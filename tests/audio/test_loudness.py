@@ -3,10 +3,11 @@
 import math
 
 import numpy as np
+import pyloudnorm
 import pytest
 from numpy.typing import NDArray
 
-from voice_core.audio.loudness import CEILING_DBTP, amplified, gain_to, loudness_lufs, true_peak
+from voice_core.audio.loudness import CEILING_DBTP, FILTERS, amplified, gain_to, loudness_lufs, true_peak
 from voice_core.audio.waveform import Waveform
 
 RATES = (16000, 24000, 44100, 48000)
@@ -47,6 +48,23 @@ def test_quiet_and_very_quiet_parts_are_not_counted() -> None:
     quiet, quieter = sine(10, -36 + 3.01), sine(10, -72 + 3.01)
     track = in_a_row(quieter, quiet, sine(60, -23 + 3.01), quiet, quieter)
     assert loudness_lufs(track) == pytest.approx(-23, abs=0.1)
+
+
+@pytest.mark.parametrize("rate", [11025, 16000, 44100])
+@pytest.mark.parametrize("seconds", [0.4, 59.97, 60.3, 60.42, 150.0])
+def test_a_long_sound_measured_some_at_a_time_is_as_loud_as_measured_at_once(seconds: float, rate: int) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.1, round(seconds * rate))
+    swell = np.sin(np.arange(len(noise)) / rate) ** 2
+    waveform = Waveform((noise * swell).astype(np.float32), rate)
+    at_once = pyloudnorm.Meter(rate, filter_class=FILTERS).integrated_loudness(waveform.samples)
+    assert loudness_lufs(waveform) == pytest.approx(at_once, abs=0.01)
+
+
+def test_minutes_of_silence_are_not_counted() -> None:
+    silence = Waveform(np.zeros(16000 * 130, dtype=np.float32), 16000)
+    cue = sine(5, -20, 16000)
+    assert loudness_lufs(in_a_row(silence, cue, silence)) == pytest.approx(loudness_lufs(cue), abs=0.3)
+    assert loudness_lufs(silence) is None
 
 
 def test_silence_between_cues_does_not_make_a_track_quieter() -> None:
