@@ -1,12 +1,14 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from deployments.segment_cache import packed, unpacked
 from voice_core.embedded import DIRECTORY
 from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
 from voice_core.speech import FinishReason, Sampling, Segment, VoicePrompt
@@ -118,3 +120,11 @@ def test_the_facts_tell_models_apart_that_sound_otherwise(synthesizer: Synthesiz
     exact.close()
     assert again.facts.model_fingerprint == synthesizer.facts.model_fingerprint
     assert exact.facts.model_fingerprint != synthesizer.facts.model_fingerprint
+
+
+def test_a_speech_can_be_kept_and_found_again_to_the_bit(synthesizer: Synthesizer) -> None:
+    """Its facts are plain numbers; a numpy scalar among them would never reach the cache."""
+    ((speech,),) = synthesizer.speak([HELLO])
+    found = unpacked("key", packed("key", speech))
+    assert np.array_equal(found.samples, speech.samples)
+    assert replace(found, samples=speech.samples) == speech

@@ -27,7 +27,7 @@ class FileStream:
     were cut into pieces changes no byte. What differs is the head, which can't tell a length that nobody knows yet:
     wav has 0xFFFFFFFF there, flac 0 for "unknown", and mp3 begins without its info frame, so that it doesn't tell
     either that its first 1105 samples are the codec's delay. Changes of rate and codecs hold samples back until they
-    know what comes next: a tenth of a second at most, two in aac, and a quarter in flac at 16 kHz.
+    know what comes next: up to 0.2 s, and a block of 4096 samples in flac.
     """
 
     def __init__(self, wanted: Format, sample_rate: int) -> None:
