@@ -1,6 +1,7 @@
-"""Keeps bodies beyond every limit out of the proxy's memory.
+"""Stands around Serve's proxy: keeps bodies beyond every limit out of its memory, and orders to Serve out of its ears.
 
-Serve's proxy takes in whatever a client sends, as fast as it comes, while the ingress is still counting. Serve asks the
+Serve's proxy takes in whatever a client sends, as fast as it comes, while the ingress is still counting; and it lets a
+client's headers lift its timeout, keep a request alive that nobody waits for, and choose the replica. Serve asks the
 function named in RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH for middlewares around its proxy; the launcher names ours.
 """
 
@@ -12,11 +13,24 @@ import os
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.request_ids import REQUEST_ID_HEADER, is_request_id
 from deployments.settings import Settings
 
 CALLBACK_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 CALLBACK = "deployments.proxy:middlewares"
 CEILING_VARIABLE = "VOICE_SERVE_LARGEST_BODY_BYTES"
+SESSION_HEADER_VARIABLE = "RAY_SERVE_SESSION_ID_HEADER_KEY"  # Serve's: an operator may rename its header
+
+# What Serve would obey; it takes - and _ for the same in the last two. A model id, once in, goes along to every
+# deployment behind, and the synthesizer's batches fall apart by it.
+STEERING_HEADERS = frozenset(
+    {
+        "x-request-timeout-seconds",
+        "x-request-disconnect-disabled",
+        "serve-multiplexed-model-id",
+        os.environ.get(SESSION_HEADER_VARIABLE, "x-session-id").lower().replace("_", "-"),
+    }
+)
 
 
 def announce(settings: Settings) -> None:
@@ -28,7 +42,31 @@ def announce(settings: Settings) -> None:
 def middlewares() -> list[Middleware]:
     """Return what stands around the proxy."""
     ceiling = os.environ.get(CEILING_VARIABLE, Settings().largest_upload_bytes)
-    return [Middleware(BodyCeiling, largest_bytes=int(ceiling))]
+    return [Middleware(BodyCeiling, largest_bytes=int(ceiling)), Middleware(NoSteering)]
+
+
+class NoSteering:
+    """Takes out the headers by which a client would steer Serve, and request ids that no log should hold."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "headers" in scope:
+            scope = {**scope, "headers": harmless(scope["headers"])}
+        await self._app(scope, receive, send)
+
+
+def harmless(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers without those that steer; a request id stays if it is one and good, else Serve makes one."""
+    ids = [value for name, value in headers if _plain(name) == REQUEST_ID_HEADER]
+    keep_id = len(ids) == 1 and is_request_id(ids[0].decode("latin-1"))
+    dropped = STEERING_HEADERS if keep_id else STEERING_HEADERS | {REQUEST_ID_HEADER}
+    return [(name, value) for name, value in headers if _plain(name) not in dropped]
+
+
+def _plain(name: bytes) -> str:
+    return name.decode("latin-1").lower().replace("_", "-")
 
 
 class BodyCeiling:
