@@ -1,4 +1,4 @@
-"""`python -m deployments`: serves on this machine until Ctrl-C; `dub` and `bulk` ask a server that runs."""
+"""`python -m deployments`: serves here until Ctrl-C; `dub` and `bulk` ask a server, `key` makes an API key."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pydantic import ValidationError
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from deployments import bulk_command, dub_command
+from deployments.keys import new_key
 from deployments.settings import LOCAL, Settings
-
-COMMANDS = {"dub": dub_command.main, "bulk": bulk_command.main}
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
-    if given and given[0] in COMMANDS:
-        return COMMANDS[given[0]](given[1:])
+    commands = {"dub": dub_command.main, "bulk": bulk_command.main, "key": make_key}
+    if given and given[0] in commands:
+        return commands[given[0]](given[1:])
     return _serve(given)
 
 
@@ -39,6 +39,21 @@ def _serve(arguments: list[str]) -> int:
         )
     address = Address(given.host, given.port, given.metrics_port)
     return serve_here(settings, address, start_timeout_seconds=given.start_timeout)
+
+
+def make_key(arguments: list[str]) -> int:
+    """Show a new key, this once, and print the line for the file that `--api-keys` names."""
+    parser = argparse.ArgumentParser(prog="python -m deployments key", description=make_key.__doc__)
+    parser.add_argument("what", choices=["new"])
+    parser.add_argument("name", help="of its owner, for logs: letters, digits and . _ @ -")
+    name = parser.parse_args(arguments).name
+    try:
+        key, line = new_key(name)
+    except ValidationError as error:
+        parser.error(f"name: {error.errors()[0]['msg']}")
+    print(f"The key of {name}, shown this once: {key}", file=sys.stderr)  # so that >> file keeps the line alone
+    print(line)
+    return 0
 
 
 def read_options(arguments: list[str] | None) -> tuple[Settings, argparse.Namespace]:
@@ -81,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         elif get_origin(field.annotation) is Literal:
             kind = {"choices": get_args(field.annotation)}
         parser.add_argument(_option(name), default=field.default, help=field.description, **kind)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; there is no password")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; see --api-keys")
     parser.add_argument("--port", default=8000, type=int, help="of the HTTP interface")
     parser.add_argument(
         "--config",

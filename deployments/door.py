@@ -1,29 +1,89 @@
-"""Counts what is inside: so much may be, and when the service closes nobody is cut off."""
+"""Counts what is inside: so much may be, each key gets its share, and when the service closes nobody is cut off.
+
+Who has to wait too long is told so at once, with the time after which there will be room:
+
+    waiting = seconds of speech in flight that have no row yet       rows in flight beyond those there are
+    wait    = waiting / capacity                                     seconds; capacity is learned (see Capacity)
+
+Interactive requests go before batch: an interactive one waits for its like only, a batch one for all, and half as long.
+With several keys active, a key waits for no more than as if it had its equal share of the capacity for itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from deployments.errors import not_ready, overloaded
+from deployments.capacity import Capacity
+from deployments.errors import ApiError, not_ready, overloaded
+from deployments.keys import Key, Priority
 from deployments.settings import Settings
+from deployments.visit import current_visit
+
+BATCH_PATIENCE = 0.5  # of the longest wait: batch is refused before interactive is
+ROOM_FOR_OTHERS = 0.1  # of the requests that may be inside, kept from keys that are beyond their share
+ACTIVE_SECONDS = 60.0  # a key that was refused is still counted among those that want their share
+
+
+@dataclass(eq=False)
+class Work:
+    """What a request has asked for and not got yet."""
+
+    seconds: float  # of speech
+    rows: int
+    key: str
+    priority: Priority
+    door: Door
+
+    def spoke(self, seconds: float, rows: int = 1) -> None:
+        """Count what has come of it: so much, in so many rows."""
+        came = min(seconds, self.seconds)
+        self.seconds -= came
+        self.rows = max(0, self.rows - rows)
+        self.door.spoke(came)
 
 
 class Door:
     """Lets requests in until it is closed or the house is full."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._most_requests = settings.most_requests_in_flight
         self._most_seconds = settings.most_seconds_in_flight
-        self._inside = 0
-        self._seconds = 0.0  # of speech, that those inside wait for
+        self._longest_wait_seconds = settings.longest_wait_seconds
+        self._clock = clock
+        self.capacity = Capacity(clock)
+        self._inside: Counter[str] = Counter()  # requests, by key
+        self._works: set[Work] = set()
+        self._asked: dict[str, float] = {}  # when a key last did
+        self._allowances: dict[str, Allowance] = {}
         self._closed = False
         self._last_left = asyncio.Event()
 
     @property
+    def requests_inside(self) -> int:
+        return self._inside.total()
+
+    @property
+    def seconds_in_flight(self) -> float:
+        """Return the seconds of speech that those inside wait for."""
+        return sum(work.seconds for work in self._works)
+
+    @property
+    def rows_inside(self) -> int:
+        return sum(work.rows for work in self._works)
+
+    @property
     def one_inside(self) -> bool:
-        return self._inside == 1
+        return self.requests_inside == 1
+
+    @property
+    def interactive_inside(self) -> bool:
+        return any(work.priority == "interactive" for work in self._works)
 
     @property
     def seconds_in_flight(self) -> float:
@@ -31,36 +91,187 @@ class Door:
         return self._seconds
 
     def check_open(self) -> None:
-        """Refuse where the next request would be refused."""
+        """Refuse where the next request would be refused, whoever's it is."""
         if self._closed:
             raise not_ready("the service is stopping")
-        if self._inside >= self._most_requests:
-            raise overloaded(f"{self._inside} requests are in flight")
+        if self.requests_inside >= self._most_requests:
+            raise overloaded(f"{self.requests_inside} requests are in flight", self._seconds_until_one_leaves())
 
     @contextmanager
     def let_in(self) -> Iterator[None]:
+        key = current_visit().key
+        name = _name(key)
+        self._asked[name] = self._clock()
         self.check_open()
-        self._inside += 1
+        self._check_share_of_requests(key)
+        self._inside[name] += 1
         try:
             yield
         finally:
-            self._inside -= 1
-            if self._closed and not self._inside:
+            self._inside[name] -= 1
+            if self._closed and not self.requests_inside:
                 self._last_left.set()
 
     @contextmanager
-    def take_on(self, seconds: float) -> Iterator[None]:
-        """Have so many seconds of speech made for somebody inside."""
-        if self._seconds + seconds > self._most_seconds:
-            raise overloaded(f"{self._seconds:.0f} s of speech are in flight, and this request asks for {seconds:.0f}")
-        self._seconds += seconds
+    def take_on(self, seconds: float, rows: int = 1, priority: Priority | None = None) -> Iterator[Work]:
+        """Have so many seconds of speech made for somebody inside, in so many rows."""
+        key = current_visit().key
+        priority = chosen_priority(key, priority)
+        self._check_room(seconds)
+        self._check_wait(key, priority)
+        self._check_key(key, seconds)
+        work = Work(seconds, rows, _name(key), priority, self)
+        self._works.add(work)
+        self._look_whether_busy()
         try:
-            yield
+            yield work
         finally:
-            self._seconds -= seconds
+            self._works.discard(work)
+            self._look_whether_busy()
+            if key is not None and work.seconds > 0:
+                self._allowance(key).give_back(work.seconds)
+
+    def spoke(self, seconds: float) -> None:
+        self.capacity.spoke(seconds)
+        self._look_whether_busy()
+
+    def has_rows(self, rows: int) -> None:
+        """Learn how many rows speak for this ingress."""
+        self.capacity.has_rows(rows)
+        self._look_whether_busy()
+
+    def expected_wait_seconds(self, key: Key | None = None, priority: Priority = "interactive") -> float:
+        """Return how long a request that came now would wait for its first row."""
+        ahead = [work for work in self._works if priority == "batch" or work.priority == "interactive"]
+        rows = sum(work.rows for work in ahead)
+        if rows <= self.capacity.rows:
+            return 0.0
+        waiting_share = 1 - self.capacity.rows / rows
+        own = sum(work.seconds for work in ahead if work.key == _name(key))
+        everybodys = sum(work.seconds for work in ahead)
+        seconds = waiting_share * min(everybodys, own * self._active_keys(_name(key)))
+        return seconds / self.capacity.seconds_per_second
+
+    def expected_seconds(self, work_seconds: float, rows: int) -> float:
+        """Return how long so much speech takes from its first row to its last, with the house to itself."""
+        speed = self.capacity.seconds_per_second * min(1.0, rows / self.capacity.rows)
+        return work_seconds / speed
 
     async def close(self) -> None:
         """Let nobody in any more; return when the last one has left."""
         self._closed = True
-        if self._inside:
+        if self.requests_inside:
             await self._last_left.wait()
+
+    def _check_share_of_requests(self, key: Key | None) -> None:
+        """Refuse a key that is at its own limit, or beyond its share where others could soon find no room."""
+        name = _name(key)
+        limit = math.inf if key is None else key.most_requests_in_flight or math.inf
+        if self._inside[name] >= limit:
+            reason = f"{self._inside[name]} requests of this key are in flight, its limit"
+            raise _key_overloaded(reason, self._seconds_until_one_leaves())
+        share = self._most_requests / self._active_keys(name)
+        crowded = self.requests_inside >= (1 - ROOM_FOR_OTHERS) * self._most_requests
+        if crowded and self._inside[name] >= share:
+            raise overloaded(
+                f"{self._inside[name]} requests of this key are in flight", self._seconds_until_one_leaves()
+            )
+
+    def _check_room(self, seconds: float) -> None:
+        beyond = self.seconds_in_flight + seconds - self._most_seconds
+        if beyond > 0:
+            reason = f"{self.seconds_in_flight:.0f} s of speech are in flight, and this request asks for {seconds:.0f}"
+            raise overloaded(reason, beyond / self.capacity.seconds_per_second)
+
+    def _check_wait(self, key: Key | None, priority: Priority) -> None:
+        longest = self._longest_wait_seconds * (BATCH_PATIENCE if priority == "batch" else 1)
+        wait = self.expected_wait_seconds(key, priority)
+        if wait > longest:  # it shrinks by a second a second, while nobody else is let in
+            reason = f"this request would wait {wait:.0f} s to be begun, and at most {longest:g} s are waited"
+            raise overloaded(reason, wait - longest)
+
+    def _check_key(self, key: Key | None, seconds: float) -> None:
+        """Hold a key to its own limits."""
+        if key is None:
+            return
+        if key.most_seconds_in_flight is not None:
+            own = sum(work.seconds for work in self._works if work.key == key.name)
+            beyond = own + seconds - key.most_seconds_in_flight
+            if own and beyond > 0:  # alone, a request may be larger: its limit is that of all requests
+                reason = f"{own:.0f} s of speech of this key are in flight, and this request asks for {seconds:.0f}"
+                raise _key_overloaded(reason, beyond / self.capacity.seconds_per_second)
+        self._allowance(key).take(seconds)
+
+    def _active_keys(self, asking: str) -> int:
+        """Return among how many keys the house is shared: those inside, those who lately asked, and this one."""
+        now = self._clock()
+        self._asked = {name: at for name, at in self._asked.items() if now - at < ACTIVE_SECONDS}
+        return len({asking, *self._asked, *(name for name, count in self._inside.items() if count)})
+
+    def _allowance(self, key: Key) -> Allowance:
+        """Return what a key has left; a line that was changed in the file begins anew."""
+        allowance = self._allowances.get(key.name)
+        if allowance is None or allowance.per_minute != key.seconds_per_minute:
+            allowance = self._allowances[key.name] = Allowance(key.seconds_per_minute, self._clock)
+        return allowance
+
+    def _seconds_until_one_leaves(self) -> float:
+        """Return when about the smallest of the requests inside is done."""
+        least = min((work.seconds for work in self._works), default=0.0)
+        return least * max(1, len(self._works)) / self.capacity.seconds_per_second
+
+    def _look_whether_busy(self) -> None:
+        self.capacity.is_busy(self.rows_inside > self.capacity.rows)
+
+
+class Allowance:
+    """Seconds of speech that a key may have: a minute's worth at once, filled up evenly.
+
+    Who has any left gets all that is asked for, and pays for it by waiting longer; so long texts are spoken too.
+    """
+
+    def __init__(self, per_minute: float | None, clock: Callable[[], float]) -> None:
+        self.per_minute = per_minute
+        self._clock = clock
+        self._left = per_minute or 0.0
+        self._filled_at = clock()
+
+    def take(self, seconds: float) -> None:
+        """Take so much off, or raise the 429 that says when something will be left."""
+        if self.per_minute is None:
+            return
+        self._fill()
+        if self._left <= 0:
+            reason = f"this key has used up its {self.per_minute:g} s of speech a minute"
+            raise _key_overloaded(reason, (1 - self._left) * 60 / self.per_minute)
+        self._left -= seconds
+
+    def give_back(self, seconds: float) -> None:
+        """Count what was taken and never spoken as not taken."""
+        if self.per_minute is not None:
+            self._fill()
+            self._left = min(self.per_minute, self._left + seconds)
+
+    def _fill(self) -> None:
+        assert self.per_minute is not None, "without a limit nothing is counted"
+        now = self._clock()
+        self._left = min(self.per_minute, self._left + (now - self._filled_at) * self.per_minute / 60)
+        self._filled_at = now
+
+
+def chosen_priority(key: Key | None, asked: Priority | None) -> Priority:
+    """Return the priority of a request: what it asks for, else the best that its key may have."""
+    if key is None:
+        return asked or "interactive"
+    if asked is not None and asked not in key.priorities:
+        allowed = " or ".join(key.priorities)
+        raise ApiError(403, f"priority: this key may ask for {allowed}", "priority", "priority_not_allowed")
+    return asked or ("interactive" if "interactive" in key.priorities else "batch")
+
+
+def _name(key: Key | None) -> str:
+    return "" if key is None else key.name
+
+
+def _key_overloaded(reason: str, seconds: float) -> ApiError:
+    return ApiError(429, reason, code="rate_limit_exceeded", headers={"Retry-After": str(max(1, math.ceil(seconds)))})

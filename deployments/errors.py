@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse, Response
 
+from deployments.visit import current_visit
 from voice_core.errors import RequestError, SynthesisError
 
 CLIENT_LEFT = 499  # nginx's number for a client who left while still sending; only the access log sees it
@@ -42,6 +44,8 @@ class ApiError(Exception):
         return "invalid_request_error" if self.status < 500 else "server_error"
 
     def envelope(self) -> dict[str, Any]:
+        """Return the error as it goes out; what is told of the request afterwards knows its code from here."""
+        current_visit().code = self.code
         error = {
             "message": _sendable(self.message),
             "type": self.type,
@@ -58,8 +62,16 @@ def not_ready(reason: str) -> ApiError:
     return ApiError(503, f"the model can't be asked right now: {reason}", code="not_ready", headers=_RETRY_LATER)
 
 
-def overloaded(reason: str) -> ApiError:
-    return ApiError(429, f"too much is being spoken already: {reason}", code="overloaded", headers=_RETRY_LATER)
+def overloaded(reason: str, retry_after_seconds: float = RETRY_AFTER_SECONDS) -> ApiError:
+    """Return the refusal of what there is no room for now, with the time after which there will be."""
+    headers = {"Retry-After": str(max(1, math.ceil(retry_after_seconds)))}
+    return ApiError(429, f"too much is being spoken already: {reason}", code="overloaded", headers=headers)
+
+
+def deadline_exceeded(seconds: float) -> ApiError:
+    """Return the answer to a request whose time is up: 408, as Serve's proxy says it, and a repeat takes as long."""
+    message = f"not all was spoken within the {seconds:g} s that there were for it"
+    return ApiError(408, message, code="deadline_exceeded", headers=dict(_NO_RETRY))
 
 
 def error_response(request: HTTPConnection, error: Exception) -> Response:

@@ -60,6 +60,13 @@ class Settings(BaseModel):
     most_seconds_in_flight: float = Field(
         default=14_400, gt=0, description="of speech at one ingress, as for one request; beyond it the answer is 429"
     )
+    longest_wait_seconds: float = Field(
+        default=60, gt=0, description="for a row; a request that would wait longer is answered with 429, batch at half"
+    )
+    longest_request_seconds: float = Field(
+        default=3600, gt=0, description="from its arrival to its last byte; a request may shorten it by timeout_seconds"
+    )
+    longest_upload_seconds: float = Field(default=60, gt=0, description="that a body may take to come")
     # a text of escaped emoji takes 12 bytes a character
     largest_body_bytes: int = Field(default=1_048_576, ge=1, description="of one request")
     # 10 MiB, in base64 a third more, and the rest of the request
@@ -79,6 +86,14 @@ class Settings(BaseModel):
     shortest_reference_seconds: float = Field(default=1.0, gt=0, description="of a recording to imitate")
     longest_reference_seconds: float = Field(
         default=30.0, gt=0, le=30, description="of a recording to imitate; a row of the decoder has room for 30 s"
+    )
+    log_texts: bool = Field(
+        default=False, description="what users send may stand in logs; else it is kept out, in tracebacks too"
+    )
+    api_keys: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a file of hashed API keys, at every ingress; see python -m deployments key new",
     )
     whisper_model: str | None = Field(
         default=None,
@@ -100,6 +115,13 @@ class Settings(BaseModel):
         if place not in (MEMORY, OFF) and not _means_the_same_everywhere(place):
             raise ValueError(f"must be {MEMORY!r}, {OFF!r}, an absolute path, one that begins with ~, or a URI")
         return place
+
+    @field_validator("api_keys")
+    @classmethod
+    def _api_keys_are_the_same_everywhere(cls, api_keys: str | None) -> str | None:
+        if api_keys is not None and not api_keys.startswith(("/", "~")):
+            raise ValueError("must be an absolute path, or one that begins with ~")
+        return api_keys
 
     @model_validator(mode="after")
     def _some_reference_fits(self) -> Self:

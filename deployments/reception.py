@@ -1,0 +1,177 @@
+"""Around the whole HTTP interface: who comes, with which key, for how long; and what is told of it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments import metrics
+from deployments.errors import CLIENT_LEFT, ApiError, deadline_exceeded
+from deployments.keys import KeyRing
+from deployments.logs import tell
+from deployments.request_ids import REQUEST_ID_HEADER, is_request_id, new_request_id
+from deployments.settings import Settings
+from deployments.visit import Visit, current_visit, enter
+
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})  # no key is asked for: probes have none, and the page asks for it
+OPEN_FOLDER = "/page/"  # the page's own files
+QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds: told to who wants to know
+SPEECH = "/v1/audio/speech"
+UNKNOWN_ROUTE = "unknown"
+POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013  # how a WebSocket is closed
+
+REJECTIONS = {  # by the code in the envelope: the reason under which a refusal is counted
+    "overloaded": "overload",
+    "rate_limit_exceeded": "key_limit",
+    "invalid_api_key": "key",
+    "priority_not_allowed": "key",
+    "deadline_exceeded": "deadline",
+    "upload_timeout": "upload",
+    "request_too_large": "size",
+    "not_ready": "not_ready",
+}
+
+
+class Reception:
+    """An ASGI middleware: each request is a visit, with a key where keys are asked for, and ends in time."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._keys = KeyRing(Path(settings.api_keys).expanduser()) if settings.api_keys else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        sent_id = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        visit = Visit(id=sent_id if is_request_id(sent_id) else new_request_id())
+        enter(visit)
+        answer = Answer(scope, send)
+        try:
+            await self._host(visit, scope, receive, answer)
+        except asyncio.CancelledError:
+            answer.status = answer.status or CLIENT_LEFT
+            raise
+        finally:
+            self._tell(visit, scope, answer)
+
+    async def _host(self, visit: Visit, scope: Scope, receive: Receive, answer: Answer) -> None:
+        """Let the request in; whatever ends it before its answer has begun is told in OpenAI's envelope."""
+        longest_seconds = self._settings.longest_request_seconds
+        try:
+            self._check_key(visit, scope)
+            async with asyncio.timeout(None) as visit.timeout:
+                visit.end_after(longest_seconds)
+                upload = Upload(receive, self._settings.longest_upload_seconds)
+                await self._app(scope, upload if scope["type"] == "http" else receive, answer)
+        except ApiError as error:
+            await answer.refuse(error, receive)
+        except TimeoutError:
+            if visit.timeout is None or not visit.timeout.expired():
+                raise
+            await answer.refuse(deadline_exceeded(visit.until - visit.arrived), receive)
+
+    def _check_key(self, visit: Visit, scope: Scope) -> None:
+        if self._keys is None or _is_open(scope):
+            return
+        scheme, _, sent = Headers(scope=scope).get("authorization", "").partition(" ")
+        visit.key = self._keys.find(sent.strip()) if scheme.lower() == "bearer" else None
+        if visit.key is None:
+            reason = "this API key is not known here" if sent else "an API key is needed: Authorization: Bearer <key>"
+            raise ApiError(401, reason, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+    def _tell(self, visit: Visit, scope: Scope, answer: Answer) -> None:
+        seconds = time.monotonic() - visit.arrived
+        route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)  # a template: ids in paths are no labels
+        status = answer.status or 500
+        method = scope.get("method", "WS")
+        metrics.count("voice_requests_total", route=route, status=str(status))
+        if (reason := REJECTIONS.get(visit.code or "")) is not None:
+            metrics.count("voice_rejected_total", reason=reason)
+        first = answer.first_byte_at and answer.first_byte_at - visit.arrived
+        if route.startswith(SPEECH) and status == 200 and first is not None and visit.audio_seconds:
+            metrics.observe("voice_audio_ttfp_seconds", first, route=route)
+            metrics.observe("voice_audio_e2e_seconds", seconds, route=route)
+            metrics.observe("voice_audio_rtf", seconds / visit.audio_seconds, route=route)
+        tell(
+            f"{method} {route} {status}",
+            logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO,
+            visit=visit.id,
+            route=route,
+            status=status,
+            seconds=round(seconds, 4),
+            first_byte_seconds=first and round(first, 4),
+            audio_seconds=round(visit.audio_seconds, 3) or None,
+            key=visit.key and visit.key.name,
+            code=visit.code,
+        )
+
+
+class Answer:
+    """What is sent back: passes it on, and remembers how it went."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self.status: int | None = None
+        self.first_byte_at: float | None = None
+
+    async def __call__(self, message: Message) -> None:
+        match message["type"]:
+            case "http.response.start":
+                self.status = message["status"]
+            case "http.response.body" if self.first_byte_at is None and message.get("body"):
+                self.first_byte_at = time.monotonic()
+            case "websocket.accept":
+                self.status = 101
+            case "websocket.close" if self.status is None:
+                self.status = 403
+        await self._send(message)
+
+    async def refuse(self, error: ApiError, receive: Receive) -> None:
+        """Answer with an error; after an answer has begun, all that is left is to cut it short."""
+        if self._scope["type"] == "websocket":
+            current_visit().code = error.code
+            code = TRY_AGAIN_LATER if error.status in (429, 503) else POLICY_VIOLATION
+            await self._send({"type": "websocket.close", "code": code, "reason": error.message[:100]})
+            self.status = self.status or error.status
+        elif self.status is not None:
+            current_visit().code = error.code
+            raise error
+        else:
+            await error.response()(self._scope, receive, self)
+
+
+class Upload:
+    """What a client sends, as long as it comes in time: a body that trickles would hold a place for hours."""
+
+    def __init__(self, receive: Receive, longest_seconds: float) -> None:
+        self._receive = receive
+        self._longest_seconds = longest_seconds
+        self._until = time.monotonic() + longest_seconds
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                message = await self._receive()
+        except TimeoutError:
+            reason = f"the body was not there after {self._longest_seconds:g} s"
+            # the rest of it may still be on its way, so the connection can't be used again
+            raise ApiError(408, reason, code="upload_timeout", headers={"Connection": "close"}) from None
+        self._complete = not message.get("more_body", False)
+        return message
+
+
+def _is_open(scope: Scope) -> bool:
+    """A path that may be asked without a key. Judged by the same string that the router goes by."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return scope["type"] == "http" and (path in OPEN_PATHS or path.startswith(OPEN_FOLDER))

@@ -1,0 +1,87 @@
+"""What stands in logs, and what doesn't: texts of users."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from ray.exceptions import RayActorError, RayTaskError
+
+from deployments.logs import EXTRA_FIELDS, NoTexts, set_up, tell, told
+from voice_core.errors import RequestError, SynthesisError
+
+SECRET = "the secret of the user"
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """Everything that a logger with the filter writes, as a formatter writes it."""
+    written: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            written.append(self.format(record))
+
+    logger = logging.getLogger("tests.logs")
+    logger.propagate = False
+    handler, texts = Keep(), NoTexts()
+    logger.addHandler(handler)
+    logger.addFilter(texts)
+    yield written
+    logger.removeHandler(handler)
+    logger.removeFilter(texts)
+
+
+def failing() -> None:
+    try:
+        raise KeyError(SECRET)
+    except KeyError as error:
+        raise RequestError("input", f"{SECRET!r} holds nothing that this voice can read") from error
+
+
+def test_a_traceback_keeps_its_frames_and_not_what_errors_say(lines: list[str]) -> None:
+    logger = logging.getLogger("tests.logs")
+    try:
+        failing()
+    except RequestError:
+        logger.exception("Request failed.")
+    assert SECRET not in lines[0]
+    assert "in failing" in lines[0]
+    assert "KeyError" in lines[0]
+    assert "RequestError" in lines[0]
+
+
+@pytest.mark.parametrize("error", [ValueError(SECRET), RayTaskError("speak", SECRET, RequestError("input", SECRET))])
+def test_an_error_in_a_line_is_told_by_its_kind(lines: list[str], error: Exception) -> None:
+    logger = logging.getLogger("tests.logs")
+    logger.warning("It failed: %s", error)
+    logger.warning(error)
+    assert SECRET not in "".join(lines)
+    assert type(error).__name__ in lines[0]
+
+
+def test_errors_that_quote_nobody_keep_their_words() -> None:
+    assert "no memory left" in told(SynthesisError("the device has no memory left for it"))
+    assert "actor" in told(RayActorError())
+
+
+def test_the_filter_is_there_unless_texts_are_wanted() -> None:
+    logger = logging.getLogger("ray.serve")
+    before = list(logger.filters)
+    try:
+        set_up(texts=True)
+        assert list(logger.filters) == before
+        for _ in range(2):
+            set_up(texts=False)
+        assert sum(isinstance(one, NoTexts) for one in logger.filters) == 1
+    finally:
+        for name in ("ray.serve", "voice_core", "asyncio"):
+            for one in [one for one in logging.getLogger(name).filters if isinstance(one, NoTexts)]:
+                logging.getLogger(name).removeFilter(one)
+
+
+def test_a_line_has_fields_of_its_own_and_leaves_out_those_that_are_none(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        tell("spoken", request="r", row=None)
+    assert getattr(caplog.records[-1], EXTRA_FIELDS) == {"request": "r"}
