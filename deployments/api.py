@@ -10,15 +10,16 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from deployments import dub_api, live, voices_api
+from deployments import dub_api, live, metrics, voices_api
 from deployments.answers import Take, answer
 from deployments.body import FORM, JSON, content_type, read_body, read_form, require_content_type, too_large
 from deployments.composer import Composed
-from deployments.door import Door
+from deployments.door import Door, Work, chosen_priority
 from deployments.dub_api import DubApi
 from deployments.errors import error_response
 from deployments.estimates import estimated
@@ -26,17 +27,20 @@ from deployments.fan_out import PendingReply, all_of, ask_each, in_order
 from deployments.house import House, Housemates
 from deployments.live import LiveApi
 from deployments.page_routes import page_routes
+from deployments.reception import Reception
 from deployments.script import Script, check_work, write_script
 from deployments.segment_cache import open_cache
 from deployments.settings import Settings
-from deployments.speaking import Speaker, Utterance
+from deployments.speaking import Speaker, Utterance, came
 from deployments.speech_request import SpeechRequest
 from deployments.streaming import streamed_answer
+from deployments.visit import current_visit
 from deployments.voice_desk import VoiceCrew, VoiceDesk
 from deployments.voices_api import VoicesApi
 from voice_core.speech import ModelFacts, Segment, Speech
 
 FILES_AT_ONCE = 4  # of one request; the samples of another one are composed in between
+FIGURES_SECONDS = 1.0  # between two tellings of what is in flight
 OWNER = "voice-serve"
 RECORDING_FIELD = b'"reference_audio"'  # a body without it has no reason to be large
 
@@ -86,6 +90,7 @@ class SpeechApi:
                 *page_routes(),
             ],
             lifespan=self._life,
+            middleware=[Middleware(Reception, settings=self._settings)],
             exception_handlers={HTTPException: _http_error},  # 404 and 405 come from the router
         )
 
@@ -98,8 +103,9 @@ class SpeechApi:
             held.enter_context(self._door.let_in())
             wanted = await self._speech_request(request)
             script, facts = await self._script(wanted)
-            held.enter_context(self._door.take_on(script.work_seconds))
-            spoken = self._spoken(wanted, script, facts)
+            current_visit().end_after(wanted.timeout_seconds)
+            work = held.enter_context(self._door.take_on(script.work_seconds, script.rows, wanted.priority))
+            spoken = self._spoken(wanted, script, facts, work)
             if wanted.stream_format is not None:
                 return await streamed_answer(request, wanted, script, spoken, facts.sample_rate, held)
             takes = await self._compose(wanted, script, await all_of(spoken))
@@ -110,10 +116,14 @@ class SpeechApi:
         with self._door.let_in():
             wanted = await self._speech_request(request)
             script, facts = await self._script(wanted)
-        return JSONResponse(estimated(wanted, script, facts, self._door.seconds_in_flight))
+        priority = chosen_priority(current_visit().key, wanted.priority)
+        wait = self._door.expected_wait_seconds(script.work_seconds, current_visit().key, priority)
+        spoken = self._door.expected_seconds(script.work_seconds, script.rows)
+        return JSONResponse(estimated(wanted, script, facts, wait, wait + spoken))
 
     async def _script(self, wanted: SpeechRequest) -> tuple[Script, ModelFacts]:
         facts = await self._house.facts()
+        self._door.has_rows(self._house.rows)
         prompt = await self._desk.prompt(wanted, facts)
         script = await asyncio.to_thread(write_script, wanted, facts, prompt)
         check_work(wanted, script, self._settings.longest_speech_seconds)
@@ -131,7 +141,9 @@ class SpeechApi:
             raise too_large(settings.largest_body_bytes)
         return await asyncio.to_thread(SpeechRequest.from_json, body, longest_text_characters=longest)
 
-    def _spoken(self, wanted: SpeechRequest, script: Script, facts: ModelFacts) -> AsyncGenerator[list[Utterance]]:
+    def _spoken(
+        self, wanted: SpeechRequest, script: Script, facts: ModelFacts, work: Work
+    ) -> AsyncGenerator[list[Utterance]]:
         """Speak all segments, a list of samples each; yield them in reading order.
 
         The first ones are begun first, and never so many at once that others can't get in between. Where sound is
@@ -141,7 +153,7 @@ class SpeechApi:
         first_done = False
 
         def at_once() -> int:
-            if first_alone and not first_done:
+            if (first_alone and not first_done) or (work.priority == "batch" and self._door.interactive_inside):
                 return 1
             return self._house.segments_at_once(facts, samples=script.rows_of_each, alone=self._door.one_inside)
 
@@ -149,6 +161,7 @@ class SpeechApi:
             nonlocal first_done
             utterances = await self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint)
             first_done = True
+            came(work, utterances, script.rows_of_each)
             return utterances
 
         return in_order(speak, script.segments, at_once)
@@ -181,9 +194,17 @@ class SpeechApi:
 
     @asynccontextmanager
     async def _life(self, _app: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.create_task(self._house.watch())
+        tasks = [asyncio.create_task(self._house.watch()), asyncio.create_task(self._tell_figures())]
         yield
-        watching.cancel()
+        for task in tasks:
+            task.cancel()
+
+    async def _tell_figures(self) -> None:
+        """Tell what is in flight, for as long as we live."""
+        while True:
+            metrics.observe("voice_seconds_in_flight", self._door.seconds_in_flight)
+            metrics.observe("voice_capacity_seconds_per_second", self._door.capacity.seconds_per_second)
+            await asyncio.sleep(FIGURES_SECONDS)
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:

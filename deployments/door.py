@@ -2,9 +2,10 @@
 
 Who has to wait too long is told so at once, with the time after which there will be room:
 
-    waiting = seconds of speech in flight that have no row yet       rows in flight beyond those there are
-    wait    = waiting / capacity                                     seconds; capacity is learned (see Capacity)
+    ahead = of every request in flight as much as the newcomer asks for    seconds of speech: requests take turns
+    wait  = ahead * share of the rows in flight that have no slot / capacity    seconds; for Capacity see there
 
+So a short request waits little behind a long one, and where slots are free nobody waits.
 Interactive requests go before batch: an interactive one waits for its like only, a batch one for all, and half as long.
 With several keys active, a key waits for no more than as if it had its equal share of the capacity for itself.
 """
@@ -20,13 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from deployments.capacity import Capacity
-from deployments.errors import ApiError, not_ready, overloaded
+from deployments.errors import ApiError, not_ready, overloaded, whole_seconds
 from deployments.keys import Key, Priority
 from deployments.settings import Settings
 from deployments.visit import current_visit
 
 BATCH_PATIENCE = 0.5  # of the longest wait: batch is refused before interactive is
 ROOM_FOR_OTHERS = 0.1  # of the requests that may be inside, kept from keys that are beyond their share
+HALVINGS = 30  # of what is looked for, until it is exact
 ACTIVE_SECONDS = 60.0  # a key that was refused is still counted among those that want their share
 
 
@@ -40,12 +42,11 @@ class Work:
     priority: Priority
     door: Door
 
-    def spoke(self, seconds: float, rows: int = 1) -> None:
-        """Count what has come of it: so much, in so many rows."""
-        came = min(seconds, self.seconds)
-        self.seconds -= came
+    def spoke(self, seconds: float, rows: int = 1, *, fresh_seconds: float | None = None) -> None:
+        """Count what has come of it: so much, in so many rows; of what was found in a cache only a part is fresh."""
+        self.seconds = max(0.0, self.seconds - seconds)
         self.rows = max(0, self.rows - rows)
-        self.door.spoke(came)
+        self.door.spoke(seconds if fresh_seconds is None else fresh_seconds)
 
 
 class Door:
@@ -85,11 +86,6 @@ class Door:
     def interactive_inside(self) -> bool:
         return any(work.priority == "interactive" for work in self._works)
 
-    @property
-    def seconds_in_flight(self) -> float:
-        """Of speech, that those inside wait for."""
-        return self._seconds
-
     def check_open(self) -> None:
         """Refuse where the next request would be refused, whoever's it is."""
         if self._closed:
@@ -118,7 +114,7 @@ class Door:
         key = current_visit().key
         priority = chosen_priority(key, priority)
         self._check_room(seconds)
-        self._check_wait(key, priority)
+        self._check_wait(key, priority, seconds)
         self._check_key(key, seconds)
         work = Work(seconds, rows, _name(key), priority, self)
         self._works.add(work)
@@ -132,6 +128,7 @@ class Door:
                 self._allowance(key).give_back(work.seconds)
 
     def spoke(self, seconds: float) -> None:
+        """Learn from speech that the decoders have made just now."""
         self.capacity.spoke(seconds)
         self._look_whether_busy()
 
@@ -140,17 +137,11 @@ class Door:
         self.capacity.has_rows(rows)
         self._look_whether_busy()
 
-    def expected_wait_seconds(self, key: Key | None = None, priority: Priority = "interactive") -> float:
-        """Return how long a request that came now would wait for its first row."""
-        ahead = [work for work in self._works if priority == "batch" or work.priority == "interactive"]
-        rows = sum(work.rows for work in ahead)
-        if rows <= self.capacity.rows:
-            return 0.0
-        waiting_share = 1 - self.capacity.rows / rows
-        own = sum(work.seconds for work in ahead if work.key == _name(key))
-        everybodys = sum(work.seconds for work in ahead)
-        seconds = waiting_share * min(everybodys, own * self._active_keys(_name(key)))
-        return seconds / self.capacity.seconds_per_second
+    def expected_wait_seconds(
+        self, seconds: float, key: Key | None = None, priority: Priority = "interactive"
+    ) -> float:
+        """Return how much longer so much speech would take than with the house to itself, if it came now."""
+        return self._wait_after(0.0, seconds, _name(key), priority)[0]
 
     def expected_seconds(self, work_seconds: float, rows: int) -> float:
         """Return how long so much speech takes from its first row to its last, with the house to itself."""
@@ -183,12 +174,37 @@ class Door:
             reason = f"{self.seconds_in_flight:.0f} s of speech are in flight, and this request asks for {seconds:.0f}"
             raise overloaded(reason, beyond / self.capacity.seconds_per_second)
 
-    def _check_wait(self, key: Key | None, priority: Priority) -> None:
+    def _check_wait(self, key: Key | None, priority: Priority, seconds: float) -> None:
         longest = self._longest_wait_seconds * (BATCH_PATIENCE if priority == "batch" else 1)
-        wait = self.expected_wait_seconds(key, priority)
-        if wait > longest:  # it shrinks by a second a second, while nobody else is let in
-            reason = f"this request would wait {wait:.0f} s to be begun, and at most {longest:g} s are waited"
-            raise overloaded(reason, wait - longest)
+        wait = self.expected_wait_seconds(seconds, key, priority)
+        if wait <= longest:
+            return
+        # How much must each request in flight have got for the wait to be short enough?
+        too_little, enough = 0.0, max(work.seconds for work in self._works)
+        for _ in range(HALVINGS):
+            middle = (too_little + enough) / 2
+            if self._wait_after(middle, seconds, _name(key), priority)[0] > longest:
+                too_little = middle
+            else:
+                enough = middle
+        reason = f"this request would wait {wait:.0f} s, and at most {longest:g} s are waited"
+        raise overloaded(reason, self._wait_after(enough, seconds, _name(key), priority)[1])
+
+    def _wait_after(self, got: float, seconds: float, key: str, priority: Priority) -> tuple[float, float]:
+        """Return the wait of a newcomer once every request has got so many seconds of speech, and when that will be."""
+        ahead = [work for work in self._works if priority == "batch" or work.priority == "interactive"]
+        speed = self.capacity.seconds_per_second
+        rows, own, everybodys = 0.0, 0.0, 0.0
+        for work in ahead:
+            left = max(0.0, work.seconds - got)
+            rows += work.rows * left / work.seconds if work.seconds else 0.0
+            everybodys += min(left, seconds)
+            own += min(left, seconds) if work.key == key else 0.0
+        then = sum(min(work.seconds, got) for work in ahead) / speed
+        if rows <= self.capacity.rows:
+            return 0.0, then
+        waiting = min(everybodys, own * self._active_keys(key)) * (1 - self.capacity.rows / rows)
+        return waiting / speed, then
 
     def _check_key(self, key: Key | None, seconds: float) -> None:
         """Hold a key to its own limits."""
@@ -274,4 +290,4 @@ def _name(key: Key | None) -> str:
 
 
 def _key_overloaded(reason: str, seconds: float) -> ApiError:
-    return ApiError(429, reason, code="rate_limit_exceeded", headers={"Retry-After": str(max(1, math.ceil(seconds)))})
+    return ApiError(429, reason, code="rate_limit_exceeded", headers={"Retry-After": whole_seconds(seconds)})

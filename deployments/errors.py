@@ -64,8 +64,13 @@ def not_ready(reason: str) -> ApiError:
 
 def overloaded(reason: str, retry_after_seconds: float = RETRY_AFTER_SECONDS) -> ApiError:
     """Return the refusal of what there is no room for now, with the time after which there will be."""
-    headers = {"Retry-After": str(max(1, math.ceil(retry_after_seconds)))}
+    headers = {"Retry-After": whole_seconds(retry_after_seconds)}
     return ApiError(429, f"too much is being spoken already: {reason}", code="overloaded", headers=headers)
+
+
+def whole_seconds(seconds: float) -> str:
+    """Return a time for Retry-After, which takes integers: rounded up, and one at least."""
+    return str(max(1, math.ceil(round(seconds, 3))))
 
 
 def deadline_exceeded(seconds: float) -> ApiError:

@@ -9,8 +9,10 @@ from deployments.speech_request import SpeechRequest
 from voice_core.speech import ModelFacts
 
 
-def estimated(wanted: SpeechRequest, script: Script, facts: ModelFacts, seconds_ahead: float) -> dict[str, Any]:
-    """Return the quote; `seconds_ahead` is the speech that those who came before are still waiting for."""
+def estimated(
+    wanted: SpeechRequest, script: Script, facts: ModelFacts, wait_seconds: float, whole_seconds: float
+) -> dict[str, Any]:
+    """Return the quote: how long until the first row is begun, and until the last one is done."""
     return {
         "segments": [
             {"index": segment.index, "text": segment.text, "seconds": round(segment.seconds, 3)}
@@ -18,9 +20,10 @@ def estimated(wanted: SpeechRequest, script: Script, facts: ModelFacts, seconds_
         ],
         "seconds": round(script.seconds, 3),
         "work_seconds": round(script.work_seconds, 3),
-        "rows": len(script.segments) * script.rows_of_each,
+        "rows": script.rows,
         "frames": round(script.work_seconds * facts.frames_per_second),
-        "seconds_ahead": round(seconds_ahead, 3),
+        "expected_wait_seconds": round(wait_seconds, 3),
+        "expected_seconds": round(whole_seconds, 3),
         "language": str(script.language),
         "warnings": [],
     }

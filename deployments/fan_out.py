@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 
 from ray.exceptions import RayActorError
 
+from deployments import metrics
+
 MOST_RETRIES = 2  # of one call; a call that meets three dying replicas is a cluster in trouble
 
 Question = TypeVar("Question")
@@ -43,7 +45,7 @@ async def ask_again(call: Callable[[], PendingReply[Reply]]) -> Reply:
         try:
             return await ask(call)
         except RayActorError:
-            continue
+            metrics.count("voice_segment_retries_total", reason="replica_died")
     return await ask(call)
 
 

@@ -32,6 +32,7 @@ class Running:
 
     synthesizers: int
     composers: int
+    ingresses: int = 1
 
 
 class Housemates(Protocol):
@@ -53,6 +54,7 @@ class House:
         self._largest_share = largest_share
         self._facts: ModelFacts | None = None
         self._synthesizers = 1
+        self._ingresses = 1
 
     async def watch(self) -> None:
         """Learn the facts as soon as somebody can tell them, then keep count of the replicas."""
@@ -61,6 +63,7 @@ class House:
                 await self.facts()
                 running = await asyncio.to_thread(self._mates.running)
                 self._synthesizers = max(1, running.synthesizers)
+                self._ingresses = max(1, running.ingresses)
             except Exception as error:  # whatever it is: requests meet it themselves, and are told
                 logger.debug("Nothing new of the replicas: %s", error)
             await asyncio.sleep(LOOK_AGAIN_SECONDS[self._facts is not None])
@@ -79,6 +82,11 @@ class House:
         """Return the facts if a request that came now would be spoken, at once or after those before it."""
         told, _ = await asyncio.gather(self._asked_facts(), self._ask_composer())
         return told
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows of all replicas this ingress may count on, beside the other ingresses."""
+        return 1 if self._facts is None else max(1, self._facts.max_rows * self._synthesizers // self._ingresses)
 
     def segments_at_once(self, facts: ModelFacts, *, samples: int, alone: bool) -> int:
         """Return how many segments of a request may be under way: of a request alone as many as fill the decoders.

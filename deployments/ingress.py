@@ -11,11 +11,13 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
+from deployments import logs, metrics
 from deployments.api import SpeechApi
 from deployments.composer import Composed
 from deployments.fan_out import PendingReply
 from deployments.house import Running
 from deployments.settings import Settings
+from deployments.visit import current_visit
 from voice_core.speech import LearnedReference, ModelFacts, Segment, Speech
 
 Handle = DeploymentHandle[Any]
@@ -38,7 +40,7 @@ class ServeCrew:
         return cast(PendingReply[ModelFacts], self._synthesizer.facts.remote())
 
     def speak(self, segment: Segment) -> PendingReply[list[Speech]]:
-        return cast(PendingReply[list[Speech]], self._synthesizer.speak.remote(segment))
+        return cast(PendingReply[list[Speech]], self._synthesizer.speak.remote(segment, current_visit().seconds_left))
 
     def compose(self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> PendingReply[Composed]:
         reply = self._composer.compose.remote(speeches, audio_format, pause_seconds)
@@ -63,11 +65,15 @@ class ServeCrew:
     def running(self) -> Running:
         application = serve.status().applications[serve.get_replica_context().app_name]
 
-        def count(handle: Handle) -> int:
-            states = application.deployments[handle.deployment_name].replica_states
+        def count(deployment: str) -> int:
+            states = application.deployments[deployment].replica_states
             return sum(replicas for state, replicas in states.items() if state == "RUNNING")
 
-        return Running(count(self._synthesizer), count(self._composer))
+        return Running(
+            synthesizers=count(self._synthesizer.deployment_name),
+            composers=count(self._composer.deployment_name),
+            ingresses=count(serve.get_replica_context().deployment),
+        )
 
 
 @serve.deployment(
@@ -87,6 +93,8 @@ class Ingress:
         voice_encoder: Handle,
         transcriber: Handle | None,
     ) -> None:
+        logs.set_up(texts=settings.log_texts)
+        metrics.use(metrics.RayMeter())
         self._api = SpeechApi(settings, ServeCrew(synthesizer, composer, voice_encoder, transcriber))
 
     def __serve_build_asgi_app__(self) -> Starlette:

@@ -11,14 +11,15 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from deployments.door import Door
+from deployments.door import Door, Work
 from deployments.errors import ApiError, api_error
 from deployments.house import House
 from deployments.script import Script, check_work
 from deployments.settings import Settings
-from deployments.speaking import Speaker, Utterance
+from deployments.speaking import Speaker, Utterance, came, work_seconds
 from deployments.speech_request import SpeechRequest, json_object
 from deployments.streaming import Recording
+from deployments.visit import current_visit
 from voice_core.errors import RequestError
 from voice_core.speech import DEFAULT_VOICE, MAX_SEED, ModelFacts, Segment
 from voice_core.text import complete_length, detect_language, parse_language
@@ -59,6 +60,7 @@ class LiveApi:
 
     async def _serve(self, websocket: WebSocket) -> None:
         wanted = _configured(await _message(websocket), self._settings)
+        current_visit().end_after(wanted.timeout_seconds)
         facts = await self._house.facts()
         session = Session(websocket, wanted, facts, self)
         await session.run()
@@ -73,8 +75,9 @@ class LiveApi:
     def begin(self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore) -> Utterances:
         """Have a segment spoken as soon as it has its turn. ApiError if there is no room for it."""
         room = ExitStack()
-        room.enter_context(self._door.take_on(segment.seconds * wanted.best_of))
-        utterances = asyncio.create_task(self._speak(segment, wanted, facts, turns))
+        seconds = work_seconds(segment) * wanted.best_of
+        work = room.enter_context(self._door.take_on(seconds, wanted.best_of, wanted.priority))
+        utterances = asyncio.create_task(self._speak(segment, wanted, facts, turns, work))
         utterances.add_done_callback(lambda _: room.close())
         return utterances
 
@@ -87,10 +90,12 @@ class LiveApi:
         return self._settings.longest_text_characters
 
     async def _speak(
-        self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore
+        self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore, work: Work
     ) -> list[Utterance]:
         async with turns:
-            return await self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint)
+            utterances = await self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint)
+        came(work, utterances, wanted.best_of)
+        return utterances
 
 
 class Session:

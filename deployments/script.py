@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 
+from deployments.speaking import LEAST_WORK_SECONDS, work_seconds
 from deployments.speech_request import SpeechRequest
+from deployments.visit import current_visit
 from voice_core.errors import RequestError
 from voice_core.planning import plan
 from voice_core.seeds import sample_seeds
 from voice_core.speech import MAX_SEED, ModelFacts, Segment, VoicePrompt
 from voice_core.text import Language, Reference, detect_language, normalise, parse_language
-
-LEAST_WORK_SECONDS = 1.0  # of one segment: what it takes to get it there, read and back
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Script:
         return len(self.seeds) * self.candidates
 
     @property
+    def rows(self) -> int:
+        return len(self.segments) * self.rows_of_each
+
+    @property
     def seconds(self) -> float:
         """Return how long one sample takes, pauses included."""
         return sum(segment.seconds for segment in self.segments) + self.pause_seconds * (len(self.segments) - 1)
@@ -38,7 +42,7 @@ class Script:
     @property
     def work_seconds(self) -> float:
         """Seconds of speech in all rows; the smallest segment costs as much as one of a second."""
-        return sum(max(LEAST_WORK_SECONDS, segment.seconds) for segment in self.segments) * self.rows_of_each
+        return sum(map(work_seconds, self.segments)) * self.rows_of_each
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
     )
     seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
     seeds = sample_seeds(seed, wanted.n)
-    request = secrets.token_hex(8)
+    # Named after the visit, for logs; with an end of its own, for a client may call all of its requests the same.
+    request = f"{current_visit().id}/{secrets.token_hex(4)}"
     segments = tuple(
         Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, reading.prompt, request)
         for index, piece in enumerate(planned.segments)

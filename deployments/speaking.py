@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from deployments import metrics
+from deployments.door import Work
 from deployments.errors import ApiError
 from deployments.fan_out import PendingReply, ask_again
 from deployments.segment_cache import SegmentCache, segment_key
+from deployments.visit import current_visit
 from voice_core.judging import Judgement, is_silent, judge
 from voice_core.seeds import candidate_seeds, retry_seed
 from voice_core.speech import FinishReason, Segment, Speech
 
 MOST_RETRIES = 2  # of a bad segment; the third speech that is as bad says that it is the text
+LEAST_WORK_SECONDS = 1.0  # of one segment: what it takes to get it there, read and back
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Speaker:
                 elif last:
                     raise bad_segment(utterance)
             attempt += 1
+            again = len(segment.seeds) - len(utterances)
+            metrics.count("voice_segment_retries_total", again, reason="bad_segment")
         return [utterances[place] for place in range(len(segment.seeds))]
 
     async def _attempt(
@@ -102,12 +108,14 @@ class Speaker:
     ) -> list[tuple[Speech, bool]]:
         """Return a speech for every seed, and whether it had been spoken before."""
         if cache is None:
-            return [(speech, False) for speech in await ask_again(lambda: self._speak(segment))]
+            return [(speech, False) for speech in await self._fresh(segment)]
         keys = segment_key(segment, model_fingerprint)
         known = [await cache.get(key) for key in keys]
         missing = [seed for seed, speech in zip(segment.seeds, known, strict=True) if speech is None]
+        metrics.count("voice_cache_misses_total", len(missing))
+        metrics.count("voice_cache_hits_total", len(keys) - len(missing))
         unknown = replace(segment, seeds=tuple(missing))
-        fresh = iter(await ask_again(lambda: self._speak(unknown)) if missing else [])
+        fresh = iter(await self._fresh(unknown) if missing else [])
         spoken = []
         for key, speech in zip(keys, known, strict=True):
             if speech is not None:
@@ -116,6 +124,28 @@ class Speaker:
             spoken.append((next(fresh), False))
             await cache.put(key, spoken[-1][0])
         return spoken
+
+    async def _fresh(self, segment: Segment) -> list[Speech]:
+        """Have a segment spoken by the decoder."""
+        speeches = await ask_again(lambda: self._speak(segment))
+        for speech in speeches:
+            metrics.count("voice_segments_total", finish_reason=str(speech.finish_reason))
+        return speeches
+
+
+def work_seconds(segment: Segment) -> float:
+    """Return how much work one row of a segment is, in seconds of speech."""
+    return max(LEAST_WORK_SECONDS, segment.seconds)
+
+
+def came(work: Work, utterances: Sequence[Utterance], rows: int) -> None:
+    """Count a segment of a request as spoken; it was to take so many rows."""
+    each = rows / len(utterances) * work_seconds(utterances[0].segment)
+    fresh = sum(not utterance.cached for utterance in utterances)
+    work.spoke(each * len(utterances), rows, fresh_seconds=each * fresh)
+    audio_seconds = sum(utterance.speech.seconds for utterance in utterances)
+    current_visit().audio_seconds += audio_seconds
+    metrics.count("voice_audio_seconds_total", audio_seconds)
 
 
 def find_faults(segment: Segment, speech: Speech, wishes: Wishes) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from deployments.body import Form
+from deployments.keys import Priority
 from deployments.speaking import MOST_RETRIES, Wishes
 from voice_core.audio.formats import format_named
 from voice_core.errors import RequestError
@@ -46,6 +47,7 @@ TEXT_FIELDS = (
     "on_bad_segment",
     "captions",
     "language",
+    "priority",
     "reference_text",
 )
 
@@ -102,6 +104,9 @@ class SpeechRequest(BaseModel):
     captions: CaptionFormat | None = None
     manifest: bool = False
     cache: bool = True
+
+    priority: Priority | None = None  # none: interactive, if the key may
+    timeout_seconds: float | None = Field(default=None, gt=0)  # from the request's arrival; only ever shortens
 
     reference_audio: Annotated[bytes | None, BeforeValidator(_file_bytes)] = None  # a voice for this request alone
     reference_text: str = Field(default="", max_length=LONGEST_TRANSCRIPT_CHARACTERS)  # what is said in it

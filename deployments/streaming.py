@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
@@ -16,11 +17,12 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.answers import told_seconds
 from deployments.composer import Span
-from deployments.errors import ApiError, api_error
+from deployments.errors import ApiError, api_error, deadline_exceeded
 from deployments.manifest import captions, segment_row, whole_manifest
 from deployments.script import Script
 from deployments.speaking import Utterance
 from deployments.speech_request import SpeechRequest
+from deployments.visit import current_visit
 from voice_core.audio.formats import format_named
 from voice_core.audio.joining import Joiner
 from voice_core.audio.streams import open_stream
@@ -28,6 +30,7 @@ from voice_core.audio.waveform import Waveform
 from voice_core.errors import SynthesisError
 
 EVENTS = "text/event-stream"
+LAST_WORDS_SECONDS = 0.25  # before an answer's time is up, for the event that tells it
 KEEP_ALIVE_SECONDS = 10.0  # proxies on the way close what is silent for longer, mostly after 30 or 60
 
 logger = logging.getLogger("ray.serve")
@@ -167,11 +170,26 @@ async def _events(
 async def _told_events(request: Request, events: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:
     """Write events out; an error is the last of them."""
     try:
-        async with aclosing(events):
-            async for event in events:
+        async with aclosing(events), aclosing(in_time(events)) as timely:
+            async for event in timely:
                 yield event_bytes(event)
     except Exception as error:
         yield event_bytes(error_event("speech.audio.error", api_error(request, error)))
+
+
+async def in_time(events: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
+    """Pass events on while there is time; then raise the ApiError that says so, a moment before the answer is cut."""
+    visit = current_visit()
+    while True:
+        left = visit.seconds_left - LAST_WORDS_SECONDS
+        try:
+            yield await asyncio.wait_for(anext(events), None if left == math.inf else max(0.0, left))
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            if visit.seconds_left > LAST_WORDS_SECONDS:  # somebody else's time was up
+                raise
+            raise deadline_exceeded(visit.until - visit.arrived) from None
 
 
 def error_event(kind: str, error: ApiError) -> dict[str, Any]:

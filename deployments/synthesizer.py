@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
+from deployments import logs, metrics
+from deployments.logs import tell
 from deployments.settings import Admission, Settings
 from deployments.workload import Workload
 from voice_core.speech import ModelFacts, Segment, Speech
@@ -24,6 +29,11 @@ logger = logging.getLogger("ray.serve")
 # with Python code meanwhile (the event loop, mostly) may keep it so long; Python's default of 5 ms made a step of 5 ms
 # take 29, this one 13.
 SWITCH_SECONDS = 0.0005
+
+
+GRACE_SECONDS = 1.0  # so that it's the ingress that tells the client
+
+FIGURES_SECONDS = 1.0  # between two tellings of what the decoder does
 
 
 @dataclass
@@ -49,6 +59,8 @@ class Synthesizer:
     def __init__(self, settings: Settings) -> None:
         import torch
 
+        logs.set_up(texts=settings.log_texts)
+
         from voice_core.synthesizer import Synthesizer as Decoder
 
         if settings.device == "cpu":
@@ -66,6 +78,8 @@ class Synthesizer:
         )
         self._workload = Workload(self._decoder.facts)
         logger.info("Speaks with %s", self._decoder.facts)
+        metrics.use(metrics.RayMeter())
+        threading.Thread(target=self._tell_figures, name="figures", daemon=True).start()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         admission = Admission.model_validate(user_config)
@@ -73,17 +87,34 @@ class Synthesizer:
         door.set_max_batch_size(admission.segments)
         door.set_batch_wait_timeout_s(admission.window_seconds)
 
-    async def speak(self, segment: Segment) -> list[Speech]:
-        """Return one speech for every seed of the segment."""
+    async def speak(self, segment: Segment, seconds_left: float = math.inf) -> list[Speech]:
+        """Return one speech for every seed of the segment.
+
+        After `seconds_left` nobody waits for it, and its rows go: also those of an ingress that has died meanwhile.
+        """
         arrival = Arrival(segment)
-        with self._workload.take(segment):
-            try:
-                ticket = await self._admit(arrival)
-                return await asyncio.wrap_future(ticket.future)
-            except asyncio.CancelledError:
-                if arrival.ticket is not None:
-                    arrival.ticket.cancel()
-                raise
+        began = time.monotonic()
+        try:
+            limit_seconds = None if seconds_left == math.inf else seconds_left + GRACE_SECONDS
+            with self._workload.take(segment):
+                async with asyncio.timeout(limit_seconds):
+                    ticket = await self._admit(arrival)
+                    speeches = await asyncio.wrap_future(ticket.future)
+        except (asyncio.CancelledError, TimeoutError):
+            if arrival.ticket is not None:
+                arrival.ticket.cancel()
+            raise
+        tell(
+            "spoke a segment",
+            logging.DEBUG,
+            visit=segment.request,
+            segment=segment.index,
+            rows=len(segment.seeds),
+            seconds=round(time.monotonic() - began, 4),
+            audio_seconds=round(sum(speech.seconds for speech in speeches), 3),
+            finish_reasons=[str(speech.finish_reason) for speech in speeches],
+        )
+        return speeches
 
     @serve.batch
     async def _admit(self, arrivals: list[Arrival]) -> list[SpeechTicket]:
@@ -96,6 +127,21 @@ class Synthesizer:
         for arrival, ticket in zip(arrivals, tickets, strict=True):
             arrival.ticket = ticket
         return tickets
+
+    def _tell_figures(self) -> None:
+        """Tell now and then what the decoder does, while it does something."""
+        slots = self._decoder.facts.max_rows
+        before = self._decoder.counters
+        while self._decoder.alive:
+            time.sleep(FIGURES_SECONDS)
+            now = self._decoder.counters
+            steps, frames = now.steps - before.steps, now.row_steps - before.row_steps
+            metrics.count("voice_decoder_steps_total", steps)
+            metrics.count("voice_decoder_frames_total", frames)
+            metrics.observe("voice_row_occupancy", frames / (steps * slots) if steps else 0.0)
+            metrics.observe("voice_rows_active", now.rows_active)
+            metrics.observe("voice_rows_waiting", now.rows_waiting)
+            before = now
 
     async def facts(self) -> ModelFacts:
         self.check_health()

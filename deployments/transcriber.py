@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import ray
 from ray import serve
 
+from deployments import logs
 from deployments.settings import Settings
 
 if TYPE_CHECKING:  # torch comes with it, and a replica pays for that only when it is first asked
@@ -20,6 +21,7 @@ class Transcriber:
     """Transcribes one recording at a time, on a GPU if its `ray_actor_options` give it one."""
 
     def __init__(self, settings: Settings) -> None:
+        logs.set_up(texts=settings.log_texts)
         self._settings = settings
         self._whisper: Whisper | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="whisper")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import ray
 from ray import serve
 
+from deployments import logs
 from deployments.settings import Settings
 from voice_core.speech import LearnedReference
 
@@ -27,6 +28,7 @@ class VoiceEncoder:
     """
 
     def __init__(self, settings: Settings) -> None:
+        logs.set_up(texts=settings.log_texts)
         self._settings = settings
         self._learner: Learner | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")

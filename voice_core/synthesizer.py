@@ -175,7 +175,7 @@ class Synthesizer:
                 ticket.future.set_exception(error)
             except Exception as error:  # a bug, but this segment's alone
                 logger.exception("A segment could not be prepared")
-                ticket.future.set_exception(SynthesisError(f"could not be prepared: {error}"))
+                ticket.future.set_exception(SynthesisError(f"could not be prepared ({type(error).__name__})"))
             _when_all_done(ticket._handles, partial(self._sound_out, ticket))
         self._engine.enqueue([handle for ticket in tickets for handle in ticket._handles])
         return tickets

@@ -7,8 +7,10 @@ import base64
 import email
 import io
 import json
+import logging
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,12 +22,15 @@ from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from deployments import house
+from deployments import house, metrics
 from deployments.api import SpeechApi
 from deployments.errors import CLIENT_LEFT
 from deployments.house import Running
+from deployments.keys import new_key
+from deployments.logs import NoTexts
+from deployments.metrics import Tally
 from deployments.settings import Settings
-from voice_core.errors import SynthesisError
+from voice_core.errors import RequestError, SynthesisError
 from voice_core.speech import Segment
 
 
@@ -236,7 +241,7 @@ def test_a_client_who_leaves_while_sending_is_no_bug(
 
     scope = {"type": "http", "method": "POST", "path": "/v1/audio/speech", "headers": [], "query_string": b""}
     asyncio.run(SpeechApi(settings, crew).routes()(scope, receive, send))
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 def test_models_names_the_one_that_is_served(client: TestClient) -> None:
@@ -431,3 +436,87 @@ def test_a_quote_names_segments_and_seconds_and_speaks_nothing(client: TestClien
     assert quote["rows"] == 2 * 2 * 3
     assert quote["work_seconds"] == pytest.approx(6 * (4 - 0.05), abs=0.05)
     assert not crew.segments
+
+
+class StuckCrew(FakeCrew):
+    """Speaks the first segment, unless it is stuck from the start, and then nothing more."""
+
+    def __init__(self, stuck_from: int) -> None:
+        super().__init__()
+        self.hanging: list[Reply] = []
+        self._stuck_from = stuck_from
+
+    def speak(self, segment: Segment) -> Reply:
+        if segment.index < self._stuck_from:
+            return super().speak(segment)
+        self.hanging.append(Reply(hangs=True))
+        return self.hanging[-1]
+
+
+def test_a_request_whose_time_is_up_calls_its_segments_off(settings: Settings) -> None:
+    crew = StuckCrew(stuck_from=0)
+    answer = speak(TestClient(SpeechApi(settings, crew).routes()), timeout_seconds=0.1)
+    assert (answer.status_code, refusal(answer)["code"]) == (408, "deadline_exceeded")
+    assert len(crew.hanging) == 2
+    assert all(reply.cancelled for reply in crew.hanging)
+
+
+def test_events_end_with_an_error_when_their_time_is_up(settings: Settings) -> None:
+    crew = StuckCrew(stuck_from=1)
+    answer = speak(TestClient(SpeechApi(settings, crew).routes()), stream_format="sse", timeout_seconds=0.6)
+    last = json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
+    assert (last["type"], last["error"]["code"]) == ("speech.audio.error", "deadline_exceeded")
+    assert all(reply.cancelled for reply in crew.hanging)
+
+
+def test_batch_gives_way_while_an_interactive_request_is_inside(settings: Settings) -> None:
+    crew = SlowCrew()
+    api = SpeechApi(settings.model_copy(update={"longest_text_characters": 10_000}), crew)
+
+    async def scenario() -> int:
+        transport = httpx.ASGITransport(api.routes())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            body = LEAST | {"input": "This is one more line.\n" * 20, "priority": "batch"}
+            with api._door.let_in(), api._door.take_on(1):
+                assert (await client.post("/v1/audio/speech", json=body)).status_code == 200
+        return crew.most_at_once
+
+    assert asyncio.run(scenario()) == 1
+
+
+def test_a_key_is_asked_for_where_keys_are_set(settings: Settings, crew: FakeCrew, tmp_path: Path) -> None:
+    key, line = new_key("ann")
+    (tmp_path / "keys").write_text(line)
+    client = TestClient(SpeechApi(settings.model_copy(update={"api_keys": str(tmp_path / "keys")}), crew).routes())
+    assert speak(client).status_code == 401
+    client.headers["Authorization"] = f"Bearer {key}"
+    assert speak(client).status_code == 200
+
+
+def test_no_text_of_a_request_stands_in_a_log(
+    client: TestClient, crew: FakeCrew, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither of a good request nor of one that meets a bug, which quotes it."""
+    secret = "Nobody may read this."
+    logger, texts = logging.getLogger("ray.serve"), NoTexts()
+    logger.addFilter(texts)
+    with caplog.at_level(logging.DEBUG):
+        assert speak(client, input=secret).status_code == 200
+        for failure in (ValueError(secret), RayTaskError("speak", secret, RequestError("input", secret))):
+            crew.speak_failure = failure
+            assert speak(client, input=secret).status_code >= 400
+    logger.removeFilter(texts)
+    written = "\n".join(logging.Formatter().format(record) for record in caplog.records)
+    assert "ValueError" in written
+    assert secret not in written
+
+
+def test_what_is_spoken_is_counted(client: TestClient) -> None:
+    tally = Tally()
+    metrics.use(tally)
+    speak(client, seconds=4, n=2)
+    metrics.use(Tally())
+    assert tally["voice_segments_total", "stop"] == 4
+    assert tally["voice_audio_seconds_total",] == pytest.approx(8, abs=0.3)
+    assert tally["voice_requests_total", "/v1/audio/speech", "200"] == 1
+    assert tally.observed["voice_audio_rtf"] == 1

@@ -100,22 +100,29 @@ def a_busy_door(clock: Clock) -> Door:
 def test_where_rows_are_free_nobody_waits(clock: Clock) -> None:
     door = a_busy_door(clock)
     with door.take_on(3600, rows=10):
-        assert door.expected_wait_seconds() == 0
+        assert door.expected_wait_seconds(3600) == 0
 
 
 def test_a_request_waits_for_the_speech_that_has_no_row_yet(clock: Clock) -> None:
     door = a_busy_door(clock)
     with door.take_on(400, rows=40):  # three quarters of it wait, and ten seconds are spoken in one
-        assert door.expected_wait_seconds() == pytest.approx(30)
+        assert door.expected_wait_seconds(400) == pytest.approx(30)
+
+
+def test_a_short_request_waits_little_behind_a_long_one_for_they_take_turns(clock: Clock) -> None:
+    door = a_busy_door(clock)
+    with door.take_on(4000, rows=1000):
+        assert door.expected_wait_seconds(4000) == pytest.approx(396)
+        assert door.expected_wait_seconds(2) == pytest.approx(0.198)
 
 
 def test_too_long_a_wait_is_refused_with_the_time_after_which_it_isnt(clock: Clock) -> None:
     door = a_busy_door(clock)
     with door.take_on(1000, rows=100) as work:
-        assert refused(lambda: door.take_on(1)) == (429, "overloaded", 30)  # 90 s, at most 60 are waited
+        assert refused(lambda: door.take_on(1000)) == (429, "overloaded", 30)  # 90 s, at most 60 are waited
         clock.now += 30
         work.spoke(300, rows=30)
-        with door.take_on(1):
+        with door.take_on(1000):
             pass
 
 
@@ -123,7 +130,7 @@ def test_what_has_been_spoken_is_waited_for_no_longer(clock: Clock) -> None:
     door = a_busy_door(clock)
     with door.take_on(400, rows=40) as work:
         work.spoke(300, rows=30)
-        assert door.expected_wait_seconds() == 0
+        assert door.expected_wait_seconds(400) == 0
         assert door.seconds_in_flight == 100
     assert door.seconds_in_flight == 0
 
@@ -155,10 +162,10 @@ def test_twice_the_replicas_are_expected_to_speak_twice_as_much(clock: Clock) ->
 def test_batch_is_refused_earlier_and_interactive_doesnt_wait_for_it(clock: Clock) -> None:
     door = a_busy_door(clock)
     with door.take_on(500, rows=50, priority="batch"):
-        assert door.expected_wait_seconds(priority="batch") == pytest.approx(40)
-        assert refused(lambda: door.take_on(1, priority="batch"))[2] == 10  # half a minute is waited
-        assert door.expected_wait_seconds() == 0
-        with door.take_on(1):
+        assert door.expected_wait_seconds(500, priority="batch") == pytest.approx(40)
+        assert refused(lambda: door.take_on(500, priority="batch"))[2] == 10  # half a minute is waited
+        assert door.expected_wait_seconds(500) == 0
+        with door.take_on(500):
             pass
 
 
@@ -169,14 +176,14 @@ def test_a_key_alone_may_use_all_and_another_gets_in_beside_it(clock: Clock) -> 
     with ExitStack() as annes, ExitStack() as bobs:
         annes.enter_context(door.let_in())
         annes.enter_context(door.take_on(690, rows=69))
-        assert door.expected_wait_seconds(ann) == pytest.approx(59)
+        assert door.expected_wait_seconds(1000, ann) == pytest.approx(59)
         comes_with(bob)
         bobs.enter_context(door.let_in())
-        assert door.expected_wait_seconds(bob) == 0
+        assert door.expected_wait_seconds(1000, bob) == 0
         bobs.enter_context(door.take_on(200, rows=20))
-        assert door.expected_wait_seconds(bob) < 60
+        assert door.expected_wait_seconds(1000, bob) < 60
         comes_with(ann)
-        assert refused(lambda: door.take_on(1))[0] == 429
+        assert refused(lambda: door.take_on(1000))[0] == 429
 
 
 def test_a_key_beyond_its_share_leaves_the_last_places_to_others() -> None:

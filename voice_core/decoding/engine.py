@@ -47,6 +47,8 @@ class EngineCounters:
     rows_spoken: int
     steps: int  # of the decoder
     row_steps: int  # codes drawn; divided by steps and slots, the share of the house that was full
+    rows_active: int = 0  # that are being spoken now
+    rows_waiting: int = 0  # now, for a slot or their admission
 
 
 class RowHandle:
@@ -99,7 +101,14 @@ class Engine:
     @property
     def counters(self) -> EngineCounters:
         decoder = self._decoder
-        return EngineCounters(self._passes, self._rows_spoken, decoder.steps, decoder.row_steps)
+        return EngineCounters(
+            passes=self._passes,
+            rows_spoken=self._rows_spoken,
+            steps=decoder.steps,
+            row_steps=decoder.row_steps,
+            rows_active=len(self._live),
+            rows_waiting=len(self._waiting) + len(self._entering),
+        )
 
     def submit(self, rows: Sequence[Row], request: str = "") -> list[RowHandle]:
         """Put the rows of one request in the queue together."""
