@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from deployments import dub_api, live, metrics, voices_api
+from deployments import dub_api, figures, live, metrics, voices_api
 from deployments.answers import Take, answer
 from deployments.body import FORM, JSON, content_type, read_body, read_form, require_content_type, too_large
 from deployments.composer import Composed
 from deployments.door import Door, Work, chosen_priority
 from deployments.dub_api import DubApi
-from deployments.errors import error_response
+from deployments.errors import api_error, error_response
 from deployments.estimates import estimated
 from deployments.fan_out import PendingReply, all_of, ask_each, in_order
 from deployments.house import House, Housemates
@@ -33,6 +33,7 @@ from deployments.segment_cache import open_cache
 from deployments.settings import Settings
 from deployments.speaking import Speaker, Utterance, came
 from deployments.speech_request import SpeechRequest
+from deployments.status_page import ingress_status, status_answer, version
 from deployments.streaming import streamed_answer
 from deployments.visit import current_visit
 from deployments.voice_desk import VoiceCrew, VoiceDesk
@@ -55,6 +56,15 @@ class Crew(Housemates, VoiceCrew, Protocol):
     def compose(
         self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float
     ) -> PendingReply[Composed]: ...
+
+    async def decoders(self) -> dict[str, Any]:
+        """Return what the decoders of all synthesizers do, added up."""
+
+    def deployments(self) -> dict[str, Any]:
+        """Return the state of every deployment. Blocks, so it is called in a thread."""
+
+    def figures(self) -> str:
+        """Return the metrics of all replicas. Blocks, so it is called in a thread."""
 
 
 class SpeechApi:
@@ -85,6 +95,8 @@ class SpeechApi:
                 Route(voices_api.PATH_OF_ONE, _guarded(self._voices.delete), methods=["DELETE"]),
                 Route(voices_api.PATH_OF_SAMPLE, _guarded(self._voices.sample), methods=["GET"]),
                 Route("/v1/models", _guarded(self.models), methods=["GET"]),
+                Route("/status", _guarded(self.status), methods=["GET"]),
+                Route("/metrics", _guarded(self.metrics), methods=["GET"]),
                 Route("/healthz", _guarded(self.healthz), methods=["GET"]),
                 Route("/readyz", _guarded(self.readyz), methods=["GET"]),
                 *page_routes(),
@@ -191,6 +203,24 @@ class SpeechApi:
         self._door.check_open()
         facts = await self._house.check_ready()
         return JSONResponse({"status": "ready", "model": facts.model_id})
+
+    async def status(self, request: Request) -> Response:
+        """Everything at a glance, also when not all of it is well."""
+        document: dict[str, Any] = {"ready": True, "reason": None, "version": version()}
+        try:
+            self._door.check_open()
+            facts = await self._house.check_ready()
+            model = {"id": facts.model_id, "device": facts.device, "rows_of_each_replica": facts.max_rows}
+            document |= {"model": model, "decoders": await self._crew.decoders()}
+        except Exception as error:
+            document |= {"ready": False, "reason": api_error(request, error).message}
+        document["deployments"] = await asyncio.to_thread(self._crew.deployments)
+        document["this_ingress"] = ingress_status(self._door, self._started_at)
+        return status_answer(request, document)
+
+    async def metrics(self, request: Request) -> Response:
+        """Our figures, of the whole cluster, for Prometheus."""
+        return Response(await asyncio.to_thread(self._crew.figures), media_type=figures.MEDIA_TYPE)
 
     @asynccontextmanager
     async def _life(self, _app: Starlette) -> AsyncIterator[None]:

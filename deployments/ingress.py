@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ray import serve
 from ray.exceptions import RayActorError
@@ -15,10 +15,14 @@ from deployments import logs, metrics
 from deployments.api import SpeechApi
 from deployments.composer import Composed
 from deployments.fan_out import PendingReply
+from deployments.figures import figures
 from deployments.house import Running
 from deployments.settings import Settings
 from deployments.visit import current_visit
 from voice_core.speech import LearnedReference, ModelFacts, Segment, Speech
+
+if TYPE_CHECKING:  # torch comes with it
+    from voice_core.decoding.engine import EngineCounters
 
 Handle = DeploymentHandle[Any]
 
@@ -61,6 +65,21 @@ class ServeCrew:
 
     def composer_answers(self) -> PendingReply[bool]:
         return cast(PendingReply[bool], self._composer.answers.remote())
+
+    async def decoders(self) -> dict[str, Any]:
+        told: list[EngineCounters] = await self._synthesizer.broadcast("counters").results_async()
+        summed = {"rows_active", "rows_waiting", "rows_spoken", "steps"}
+        return {"replicas": len(told)} | {name: sum(getattr(one, name) for one in told) for name in sorted(summed)}
+
+    def deployments(self) -> dict[str, Any]:
+        application = serve.status().applications[serve.get_replica_context().app_name]
+        return {
+            name: {"status": str(deployment.status.value), **deployment.replica_states}
+            for name, deployment in application.deployments.items()
+        }
+
+    def figures(self) -> str:
+        return figures()
 
     def running(self) -> Running:
         application = serve.status().applications[serve.get_replica_context().app_name]

@@ -109,5 +109,14 @@ class FakeCrew:
     def composer_answers(self) -> Reply:
         return self.composer_reply
 
+    async def decoders(self) -> dict[str, Any]:
+        return {"replicas": 1, "rows_active": 3, "rows_waiting": 0}
+
+    def deployments(self) -> dict[str, Any]:
+        return {"Synthesizer": {"status": "HEALTHY", "RUNNING": 1}}
+
+    def figures(self) -> str:
+        return "# HELP ray_voice_rows_active Rows\n"
+
     def running(self) -> Running:
         return self.replicas

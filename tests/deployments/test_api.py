@@ -520,3 +520,28 @@ def test_what_is_spoken_is_counted(client: TestClient) -> None:
     assert tally["voice_audio_seconds_total",] == pytest.approx(8, abs=0.3)
     assert tally["voice_requests_total", "/v1/audio/speech", "200"] == 1
     assert tally.observed["voice_audio_rtf"] == 1
+
+
+def test_the_status_page_is_for_people_and_its_json_for_programs(client: TestClient) -> None:
+    page = client.get("/status", headers={"Accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<h1>ready</h1>" in page.text
+    document = client.get("/status", headers={"Accept": "application/json"}).json()
+    assert document["ready"] is True
+    assert document["decoders"]["rows_active"] == 3
+    assert document["deployments"]["Synthesizer"]["RUNNING"] == 1
+    assert document["this_ingress"]["requests_in_flight"] == 0
+    assert set(document["model"]) == {"id", "device", "rows_of_each_replica"}
+
+
+def test_the_status_says_why_the_service_is_not_ready(client: TestClient, crew: FakeCrew) -> None:
+    crew.facts_reply = Reply(RayActorError())
+    document = client.get("/status", headers={"Accept": "application/json"}).json()
+    assert document["ready"] is False
+    assert "no replica" in document["reason"]
+
+
+def test_metrics_are_those_of_the_whole_cluster(client: TestClient) -> None:
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "ray_voice_rows_active" in answer.text
