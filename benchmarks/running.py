@@ -1,0 +1,61 @@
+"""A service for a benchmark: one that is started for it, or one that runs already."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+START_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where a service listens, and the process that started it."""
+
+    host: str
+    port: int
+    pid: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@contextmanager
+def service(options: argparse.Namespace, *settings: str) -> Iterator[Service]:
+    """Start a service with the embedded voice, and end it afterwards."""
+    port = options.port or _free_port()
+    with tempfile.TemporaryDirectory() as voices:
+        command = [sys.executable, "-m", "deployments", "--port", str(port), "--device", "cpu", "--voices", voices]
+        command += ["--start-timeout", str(START_SECONDS), *settings]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line, end="", file=sys.stderr)
+                if line.startswith("Ready on"):
+                    break
+            else:
+                raise RuntimeError(f"the service ended with {process.wait()} before it was ready")
+            yield Service("127.0.0.1", port, process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
