@@ -20,12 +20,12 @@ from deployments.errors import api_error
 from deployments.house import House
 from deployments.script import LEAST_WORK_SECONDS, Reading, reading_of
 from deployments.settings import Settings
-from deployments.speaking import Speaker
+from deployments.speaking import Speaker, Utterance, Wishes
 from deployments.streaming import EVENTS, StreamedAnswer, error_event, event_bytes, with_keep_alive
 from deployments.voice_desk import VoiceDesk
 from voice_core.audio.formats import format_named
 from voice_core.errors import RequestError
-from voice_core.speech import ModelFacts
+from voice_core.speech import ModelFacts, Segment
 from voice_core.subtitles import CueSheet
 
 PATH = "/v1/audio/dub"
@@ -56,7 +56,10 @@ class DubApi:
             def at_once() -> int:
                 return self._house.segments_at_once(facts, samples=wanted.best_of, alone=self._door.one_inside)
 
-            dub = Dub(wanted, sheet, lines, facts.sample_rate, self._speaker.speak, at_once)
+            async def speak(segment: Segment, wishes: Wishes) -> list[Utterance]:
+                return await self._speaker.speak(segment, wishes, facts.model_fingerprint)
+
+            dub = Dub(wanted, sheet, lines, facts.sample_rate, speak, at_once)
             if wanted.stream_format == "sse":
                 told = with_keep_alive(_told(request, dub.events()))
                 held.push_async_callback(told.aclose)

@@ -192,3 +192,12 @@ def test_ctrl_c_keeps_what_is_there(
     assert "goes on where this one ended" in capsys.readouterr().err
     assert run(url, tmp_path, *LINES) == 0
     assert "2 spoken, 1 were there" in capsys.readouterr().out
+
+
+def test_what_ray_data_lacks_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert run("", tmp_path, *LINES, options=("--ray-data",)) == 1
+    told = capsys.readouterr().err
+    assert told == "error: --ray-data needs pyarrow, which isn't installed: pip install 'voice-serve[bulk]'\n"

@@ -36,7 +36,7 @@ Hello there, you.
 00:00:03,000 --> 00:00:04,000
 How are things?
 """
-LEAST: dict[str, Any] = {"model": "voice", "voice": "default", "cues": SRT, "loudness_lufs": None}
+LEAST: dict[str, Any] = {"model": "voice", "voice": "default", "cues": SRT, "loudness_lufs": None, "cache": False}
 
 
 class DubCrew(FakeCrew):
@@ -134,7 +134,7 @@ def test_the_answer_holds_captions_of_what_is_heard(client: TestClient) -> None:
 
 
 def test_a_form_with_a_file_and_json_with_a_list_are_the_same_request(client: TestClient) -> None:
-    fields = {"model": "voice", "voice": "default", "loudness_lufs": "null", "seed": "5"}
+    fields = {"model": "voice", "voice": "default", "loudness_lufs": "null", "seed": "5", "cache": "false"}
     form = client.post("/v1/audio/dub", data=fields, files={"cues": ("film.srt", SRT.encode("utf-8-sig"))})
     listed = [
         {"start_seconds": cue.start_seconds, "end_seconds": cue.end_seconds, "text": cue.text}
@@ -361,3 +361,13 @@ def test_what_is_too_peaked_to_be_so_loud_is_told(client: TestClient, crew: DubC
     assert np.abs(samples).max() < 1
     assert report["loudness_lufs"] < -5
     assert "its peaks allow no more" in report["warnings"][0]
+
+
+def test_what_was_spoken_once_is_not_spoken_again(client: TestClient, crew: DubCrew) -> None:
+    first = dub(client, cache=True)
+    again = dub(client, cache=True, cues="0\n00:00:00,000 --> 00:00:00,900\nFirst of all.\n\n" + SRT)
+    assert [segment.text for segment in crew.segments] == ["Hello there, you.", "How are things?", "First of all."]
+    assert [row["cached"] for row in answered(again)[1]["cues"]] == [False, True, True]
+    assert not any(row["cached"] for row in answered(first)[1]["cues"])
+    assert dub(client, cache=True).json()["audio"] == first.json()["audio"]
+    assert [row["cached"] for row in answered(dub(client, cache=False))[1]["cues"]] == [False, False]
