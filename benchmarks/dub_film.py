@@ -64,9 +64,10 @@ def main() -> int:
         srt.write_text(film(options.cues), encoding="utf-8")
         first_cues, first_seconds = killed_run(srt, options)
         done, seconds, code = whole_run(srt, options)
-        _, again_seconds, _ = whole_run(srt, options)
+        again, again_seconds, _ = whole_run(srt, options)
         checked = check(srt, done)
-    tell(options, done, checked, first_cues, (first_seconds, seconds, again_seconds), code)
+    kept = [sum(row["cached"] for row in report["cues"]) for report in (done, again)]
+    tell(options, done, checked, (first_cues, *kept), (first_seconds, seconds, again_seconds), code)
     return 1 if checked["late"] else 0
 
 
@@ -173,19 +174,20 @@ def tell(
     options: argparse.Namespace,
     done: dict[str, Any],
     checked: dict[str, Any],
-    first_cues: int,
+    cues: Sequence[int],
     seconds: Sequence[float],
     code: int,
 ) -> None:
+    """`cues` are those told before the kill, and those that the second and third run found spoken."""
     rows = done["cues"]
     spoken = [row for row in rows if row["attempts"]]
     flags = Counter(flag for row in rows for flag in row["flags"])
-    kept = sum(row["cached"] for row in rows)
+    first_cues, kept, kept_again = cues
     offsets_ms = [1000 * abs(offset) for offset in checked["offsets"]]
     runs = [
         ["killed", first_cues, "", seconds[0]],
         ["again", len(spoken) - kept, kept, seconds[1]],
-        ["once more", 0, len(spoken), seconds[2]],
+        ["once more", len(spoken) - kept_again, kept_again, seconds[2]],
     ]
     body = f"{len(rows)} cues on {done['track_seconds']:.0f} s, {done['loudness_lufs']} LUFS; exit code {code}.\n\n"
     body += f"{len(offsets_ms)} cues that are neither moved nor mixed begin "

@@ -6,11 +6,13 @@ import asyncio
 import base64
 import logging
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from ray.exceptions import RayTaskError
 
 from deployments.dub_request import DubRequest
@@ -19,7 +21,8 @@ from deployments.errors import ApiError
 from deployments.fan_out import in_order
 from deployments.speaking import Utterance, Wishes
 from voice_core.audio.joining import PAUSE_SECONDS, join
-from voice_core.audio.loudness import BLOCK_SECONDS, gain_to
+from voice_core.audio.limiting import limit, reach_samples
+from voice_core.audio.loudness import BLOCK_SECONDS, CEILING_DBTP, gain_to, loudness_lufs
 from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import SynthesisError
@@ -29,8 +32,11 @@ from voice_core.subtitles import Cue, CueSheet, caption_rows, write_captions
 from voice_core.timeline import Timeline
 
 PIECE_BYTES = 3 * 64 * 1024  # of the track in one event; base64 makes four of every three
+STRETCH_SECONDS = 10.0  # of the track, that are mixed in one go
 KEPT_BYTES = 32 * 1024 * 1024  # of a track in memory; what is larger waits in a file
-CEILING = 10 ** (-1 / 20)  # of sounds whose mix would be clipped: a decibel, for what a lossy format adds
+CEILING = 10 ** (CEILING_DBTP / 20)
+MOST_LIMITED = 10 ** (6 / 20)  # by which the highest peaks may be lowered; a few dB on few peaks aren't heard
+TOLD_LU = 0.5  # that a track may be less loud than wished before it is told
 
 logger = logging.getLogger("ray.serve")
 
@@ -66,6 +72,14 @@ class SpokenLine:
     def finish_reason(self) -> FinishReason | None:
         reasons = [utterance.speech.finish_reason for utterance in self.utterances]
         return next((reason for reason in reasons if reason is not FinishReason.STOP), reasons[0] if reasons else None)
+
+
+@dataclass(frozen=True)
+class Level:
+    """What a track is multiplied with, and what no sample of it is then above."""
+
+    factor: float
+    ceiling: float
 
 
 class Dub:
@@ -215,12 +229,12 @@ class Dub:
         """Return the whole file, with a head that knows its length."""
         timeline = self._timeline
         stream = open_stream(self._wanted.response_format, timeline.sample_rate)
-        gain = self._gain()
+        level = self._level()
         file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES)  # noqa: SIM115  # closed by who reads it
         streamed: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES)  # noqa: SIM115
         with streamed:
-            for stretch in timeline.stretches():
-                streamed.write(stream.write(stretch * gain))
+            for stretch in self._stretches(level):
+                streamed.write(stream.write(stretch))
             streamed.write(stream.close())
             file.write(stream.head())
             streamed.seek(stream.stream_head_bytes)
@@ -229,17 +243,33 @@ class Dub:
         file.seek(0)
         return file
 
-    def _gain(self) -> float:
-        """Return the one factor that makes the track as loud as wished, or as its peaks allow."""
+    def _level(self) -> Level:
+        """Return what makes the track as loud as wished, with no more limiting than can't be heard."""
         timeline, target_lufs = self._timeline, self._wanted.loudness_lufs
-        sounding = Waveform(timeline.sounding(BLOCK_SECONDS, BLOCK_SECONDS / 4), timeline.sample_rate)
         if target_lufs is None:
-            return min(1.0, CEILING / sounding.peak) if sounding.peak > 1 else 1.0
+            return Level(1.0, ceiling=1.0)
+        sounding = Waveform(timeline.sounding(BLOCK_SECONDS, BLOCK_SECONDS / 4), timeline.sample_rate)
         gain = gain_to(sounding, target_lufs)
-        if gain.reached_lufs is not None:
-            self._loudness_lufs = round(gain.reached_lufs, 2)
-            if gain.peak_limited:
-                self._loudness_warning = (
-                    f"loudness_lufs: {gain.reached_lufs:.1f} instead of {target_lufs:g}, its peaks allow no more"
-                )
-        return gain.factor
+        if gain.measured_lufs is None:
+            return Level(gain.factor, CEILING)
+        wanted_factor = 10 ** ((target_lufs - gain.measured_lufs) / 20)
+        level = Level(min(wanted_factor, gain.factor * MOST_LIMITED), CEILING)
+        reached_lufs = gain.reached_lufs
+        if gain.peak_limited:
+            limited = limit(sounding.samples * np.float32(level.factor), timeline.sample_rate, level.ceiling)
+            reached_lufs = loudness_lufs(Waveform(limited, timeline.sample_rate))
+        assert reached_lufs is not None, "what has a loudness keeps one"
+        self._loudness_lufs = round(reached_lufs, 2)
+        if reached_lufs < target_lufs - TOLD_LU:
+            told = f"{reached_lufs:.1f} instead of {target_lufs:g}, its peaks allow no more"
+            self._loudness_warning = f"loudness_lufs: {told}"
+        return level
+
+    def _stretches(self, level: Level) -> Iterator[NDArray[np.float32]]:
+        """Yield the track's samples [N] as they are written: so loud, and limited as in one go."""
+        timeline = self._timeline
+        reach, step = reach_samples(timeline.sample_rate), round(STRETCH_SECONDS * timeline.sample_rate)
+        for start in range(0, timeline.samples, step):
+            end, before = min(start + step, timeline.samples), max(0, start - reach)
+            around = timeline.stretch(before, min(end + reach, timeline.samples)) * np.float32(level.factor)
+            yield limit(around, timeline.sample_rate, level.ceiling)[start - before :][: end - start]

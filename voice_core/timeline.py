@@ -16,7 +16,7 @@ Letters in shape comments: N samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,7 +30,6 @@ from voice_core.subtitles import Cue
 OVERRUN_SECONDS = 0.5  # that a cue may run over its end, unless the caller says otherwise
 GRACE_SECONDS = 0.02  # a frame of the codec: nobody hears it, and lengths aren't finer
 MOST_MOVED_SECONDS = 1.0  # later than that, a line belongs to another picture
-STRETCH_SECONDS = 10.0  # that are mixed in one go
 
 
 class Flag(StrEnum):
@@ -120,12 +119,6 @@ class Timeline:
                 part = placement.sound.samples[start - placement.start_samples : end - placement.start_samples]
                 mixed[start - start_samples : end - start_samples] += part
         return mixed
-
-    def stretches(self, seconds: float = STRETCH_SECONDS) -> Iterator[NDArray[np.float32]]:
-        """Return what is finished, from the beginning, in parts of so many seconds; can be asked for repeatedly."""
-        finished, step = self.finished_samples, self._samples(seconds)
-        for start in range(0, finished, step):
-            yield self.stretch(start, min(start + step, finished))
 
     def sounding(self, margin_seconds: float, grid_seconds: float) -> NDArray[np.float32]:
         """Return what is finished without its long silences: `margin_seconds` stay around every sound.
