@@ -18,9 +18,9 @@ from deployments.dub_request import DubRequest
 from deployments.dub_script import Line, work_seconds, write_lines
 from deployments.errors import api_error
 from deployments.house import House
-from deployments.script import LEAST_WORK_SECONDS, Reading, reading_of
+from deployments.script import Reading, reading_of
 from deployments.settings import Settings
-from deployments.speaking import Speaker, Utterance, Wishes
+from deployments.speaking import LEAST_WORK_SECONDS, Speaker, Utterance, Wishes
 from deployments.streaming import EVENTS, StreamedAnswer, error_event, event_bytes, with_keep_alive
 from deployments.voice_desk import VoiceDesk
 from voice_core.audio.formats import format_named

@@ -67,6 +67,7 @@ def test_every_setting_is_an_option_of_the_launcher() -> None:
         whisper_model="elsewhere",
         segment_cache="/spoken",
         segment_cache_bytes=13,
+        longest_dub_seconds=14,
     )
     options: list[str] = []
     for name, value in wanted:
