@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -24,7 +25,7 @@ from ray.serve.context import _get_global_client  # what `serve run x.yaml` uses
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from deployments.app import NoGpuError, build, choose_device, cpus_needed
-from deployments.config_file import ConfigError, read_config
+from deployments.config_file import ConfigError, ConfigFile, read_config
 from deployments.proxy import announce
 from deployments.settings import EMBEDDED, LOCAL, Settings
 from voice_core.hub import HUB_ID
@@ -87,7 +88,7 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
     """Serve what a serve_config.yaml says until SIGINT or SIGTERM; return the exit code.
 
     Other than `serve run`, it ends with an error when the application can't start, and answers whatever it has accepted
-    before it stops. `ray_address` is "local" or that of a cluster, as for ray.init.
+    before it stops. SIGUSR1 lets it read the file again. `ray_address` is "local" or what ray.init takes for a cluster.
     """
 
     def serve_file() -> None:
@@ -101,9 +102,22 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
             client = _get_global_client()
             assert client is not None, "serve.start made it"
             client.deploy_apps(file.schema)
-            _serve_until_asked(file.application, address, start_timeout_seconds)
+            _serve_until_asked(file.application, address, start_timeout_seconds, partial(_change, path, file))
 
     return _exit_code(serve_file)
+
+
+def _change(path: Path, running: ConfigFile) -> None:
+    """Apply a file that was edited; what runs goes on if it can't be."""
+    try:
+        file = read_config(path)
+    except ConfigError as error:
+        return _say(f"Not changed: {error}")
+    if (file.application, file.host, file.port) != (running.application, running.host, running.port):
+        return _say("Not changed: the application's name, host and port stay until it is started again")
+    client: Any = _get_global_client()
+    client.deploy_apps(file.schema)
+    return _say("Changed: replicas take the settings over, or are replaced one after the other.")
 
 
 def _exit_code(serve_it: Callable[[], None]) -> int:
@@ -118,11 +132,18 @@ def _exit_code(serve_it: Callable[[], None]) -> int:
     return 0
 
 
-def _serve_until_asked(application: str, address: Address, start_timeout_seconds: float) -> None:
+def _serve_until_asked(
+    application: str, address: Address, start_timeout_seconds: float, change: Callable[[], None] | None = None
+) -> None:
+    if change is not None:
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: None)  # it only ends the pause
     _wait_until_ready(application, address, start_timeout_seconds)
     _say(ready_message(address))
     try:
-        signal.pause()
+        while True:
+            signal.pause()  # those that ask us to stop raise StopAsked
+            if change is not None:
+                change()
     finally:
         _drain(application)
 

@@ -41,7 +41,7 @@ def small_config(folder: Path, port: int) -> Path:
     return path
 
 
-def told_until(wanted: str, lines: Iterable[str]) -> Iterator[str]:
+def told_until(wanted: str | tuple[str, ...], lines: Iterable[str]) -> Iterator[str]:
     """Yield lines up to the wanted one, or to the end."""
     for line in lines:
         yield line
@@ -49,11 +49,24 @@ def told_until(wanted: str, lines: Iterable[str]) -> Iterator[str]:
             return
 
 
-def test_a_config_is_served_and_sigterm_under_load_cuts_nobody_off(tmp_path: Path) -> None:
+def told_of_change(launcher: subprocess.Popen[str], config: Path, old: str, new: str) -> str:
+    """Let the launcher read a changed file, and return what it says; afterwards the file is as it was."""
+    assert launcher.stdout is not None
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+    launcher.send_signal(signal.SIGUSR1)
+    (*_, told) = told_until(("Changed", "Not changed"), launcher.stdout)
+    config.write_text(text)
+    return told
+
+
+def test_a_config_is_served_and_changed_and_sigterm_under_load_cuts_nobody_off(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = f"-m deployments --config {small_config(tmp_path, port)} --start-timeout {START_SECONDS}"
+    config = small_config(tmp_path, port)
+    command = f"-m deployments --config {config} --start-timeout {START_SECONDS}"
     launcher = subprocess.Popen(
         [sys.executable, *command.split()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     )
@@ -61,6 +74,8 @@ def test_a_config_is_served_and_sigterm_under_load_cuts_nobody_off(tmp_path: Pat
     try:
         told = list(told_until("Ready on ", launcher.stdout))
         assert told[-1].startswith("Ready on "), "".join(told)
+        assert told_of_change(launcher, config, "port: ", "prt: ").startswith("Not changed: ")
+        assert told_of_change(launcher, config, "segments: 16", "segments: 8").startswith("Changed: ")
         with Load(f"http://127.0.0.1:{port}", 8, speech_seconds=10) as load:
             time.sleep(6)
             asked_to_stop_at = time.monotonic()

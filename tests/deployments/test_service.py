@@ -22,6 +22,7 @@ import ray
 import soundfile
 from ray import serve
 
+from deployments import autoscaling
 from deployments.app import build
 from deployments.settings import Settings
 from tests.voices.recordings import audio_file, hum_of_16_bits
@@ -166,6 +167,15 @@ def test_two_requests_at_once_are_spoken_in_one_pass_as_each_alone(
 def test_the_asked_duration_is_kept(client: openai.OpenAI) -> None:
     short, long = (speak(client, "Hello there, how are you?", seconds=asked, seed=1) for asked in (1.5, 3.0))
     assert float(long.headers["x-audio-seconds"]) > float(short.headers["x-audio-seconds"]) + 0.5
+
+
+def test_a_replica_tells_the_autoscaler_what_it_has_in_hand_and_could_speak(client: openai.OpenAI) -> None:
+    synthesizer: Any = serve.get_deployment_handle("Synthesizer", app_name="voice")
+    synthesizer.record_autoscaling_stats.remote().result()  # from here on
+    speak(client, "This was never said before.", seconds=2.0)
+    told = synthesizer.record_autoscaling_stats.remote().result()
+    assert told[autoscaling.SEGMENTS] == told[autoscaling.SPEAKING] == told[autoscaling.WAITING] == 0
+    assert 0 < told[autoscaling.RATE] < told[autoscaling.CAPACITY]
 
 
 def test_speech_is_no_silence(client: openai.OpenAI) -> None:
