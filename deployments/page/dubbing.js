@@ -18,7 +18,7 @@ export class DubView {
   #job = new Job(this.#form);
   #transport = new Transport(this.#form.querySelector(".player"), (index) => this.#markSounding(index));
   #file = null;
-  #dubbed = null; // {request, cues, track, report, captions}
+  #dubbed = null; // {request, track, report, captions}
 
   constructor() {
     const file = this.#find("#cues-file");
@@ -56,7 +56,7 @@ export class DubView {
     this.#file = { name: file.name, cues };
     quote(this.#find(".drop-title"), file.name);
     this.#find('[type="submit"]').disabled = false;
-    this.#askForSpeakers(new Set([...cues.matchAll(VTT_SPEAKER)].map(([, speaker]) => speaker.trim())));
+    this.#askForSpeakers(speakersIn(cues));
   }
 
   /** Let each speaker that is named in the file have a voice of their own. */
@@ -76,7 +76,7 @@ export class DubView {
   #dub() {
     wakeSound();
     const began = performance.now();
-    const dubbed = { request: this.#request(), cues: [], track: new Track(), report: null };
+    const dubbed = { request: this.#request(), track: new Track(), report: null };
     return this.#job.run(async (signal) => {
       this.#dubbed = dubbed;
       this.#begin();
@@ -102,15 +102,13 @@ export class DubView {
   }
 
   #hear(event) {
-    const { cues, track } = this.#dubbed;
     if (event.type === "dub.progress") {
       const { done, total, cue } = event;
       Object.assign(this.#find("progress"), { max: total, value: done });
       this.#job.tell("dubbing", { done, total });
-      cues[cue.index] = cue;
       this.#showCue(cue);
     } else if (event.type === "dub.audio.delta") {
-      track.append(bytesOf(event.audio));
+      this.#dubbed.track.append(bytesOf(event.audio));
     } else if (event.type === "dub.done") {
       Object.assign(this.#dubbed, event);
     }
@@ -119,13 +117,12 @@ export class DubView {
   /** The report has the last word on every cue: where it was placed is known only when all are spoken. */
   #end(began) {
     const { track, report } = this.#dubbed;
-    this.#dubbed.cues = report.cues;
+    track.end();
     this.#find("tbody").replaceChildren();
     for (const cue of report.cues) {
       this.#showCue(cue);
       track.add(stretchOf(cue, track.sampleRate));
     }
-    track.end();
     this.#showDownloads();
     const flagged = report.cues.filter((cue) => cue.flags.length).length;
     const seconds = rounded((performance.now() - began) / 1000, 1);
@@ -145,16 +142,18 @@ export class DubView {
     const number = cue.index + 1;
     const cell = (className, ...content) => make("td", { className }, ...content);
     const seconds = (value) => (value === null ? "–" : rounded(value));
-    const words = make("span", { textContent: cue.text });
-    const speaker = cue.speaker ? [make("b", { textContent: `${cue.speaker} ` })] : [];
+    const words = [make("span", { textContent: cue.text })];
+    if (cue.speaker) words.unshift(make("b", { textContent: `${cue.speaker} ` }));
+    if (cue.reason) words.push(make("p", { className: "note", textContent: cue.reason }));
     const button = label(make("button", { type: "button", className: "play" }, sign("play")), "play_cue", { number });
+    button.disabled = !this.#dubbed.track.complete || cue.placed_seconds === null; // nothing to hear yet, or at all
     button.addEventListener("click", () => this.#playCue(cue));
     const row = make(
       "tr",
       {},
       cell("number", String(number)),
       cell("when", `${clock(cue.start_seconds)}–${clock(cue.end_seconds)}`),
-      cell("words", ...speaker, words),
+      cell("words", ...words),
       cell("asked", seconds(cue.asked_seconds)),
       cell("got", seconds(cue.got_seconds)),
       cell("remarks", ...cue.flags.map((flag) => serverWord("flag", flag))),
@@ -165,9 +164,7 @@ export class DubView {
   }
 
   #playCue(cue) {
-    const { track } = this.#dubbed;
-    if (!track.complete) return; // its place is known at the end
-    const { first, last } = stretchOf(cue, track.sampleRate);
+    const { first, last } = stretchOf(cue, this.#dubbed.track.sampleRate);
     this.#transport.player.play(first, last);
   }
 
@@ -194,8 +191,10 @@ export class DubView {
 
   #showDownloads() {
     const { report, track } = this.#dubbed;
-    for (const button of this.#form.querySelectorAll(".downloads button")) button.disabled = !report;
     const facts = this.#find(".result > .facts");
+    for (const button of this.#form.querySelectorAll(".downloads button")) button.disabled = !report;
+    const warnings = (report?.warnings ?? []).map((words) => make("li", { textContent: words }));
+    this.#find(".warnings").replaceChildren(...warnings);
     if (!report) return quote(facts, "");
     const told = { seconds: rounded(track.seconds), cues: report.cues.length, rate: track.sampleRate };
     return say(facts, "track_facts", told);
@@ -248,8 +247,19 @@ export class DubView {
   }
 }
 
-/** Where a cue sounds, in samples of the track. */
+/** Where a cue sounds, in samples of the track; nowhere, if nothing of it is heard. */
 function stretchOf(cue, sampleRate) {
-  const first = Math.round(cue.placed_seconds * sampleRate);
-  return { first, last: first + Math.round(cue.got_seconds * sampleRate) };
+  return {
+    first: Math.round((cue.placed_seconds ?? 0) * sampleRate),
+    last: Math.round((cue.placed_end_seconds ?? 0) * sampleRate),
+  };
+}
+
+/** The speakers that a file names: WebVTT in voice tags, JSON in a field. */
+function speakersIn(cues) {
+  try {
+    return new Set(JSON.parse(cues).map(({ speaker }) => speaker).filter(Boolean));
+  } catch { // no JSON, or not as it should be, which the server will say
+    return new Set([...cues.matchAll(VTT_SPEAKER)].map(([, speaker]) => speaker.trim()));
+  }
 }

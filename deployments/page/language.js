@@ -19,6 +19,9 @@ export function say(node, key, values = {}) {
   return node;
 }
 
+/** Return a node that says it. */
+export const phrase = (key, values) => say(document.createElement("span"), key, values);
+
 /** Show words that are the same in every language, such as the server's. */
 export function quote(node, words) {
   delete node.dataset.text;

@@ -1,7 +1,7 @@
 // <number-slider name min max step value>: a slider and its number, which may lie beyond the slider's ends.
 // With `automatic` instead of a value, the server decides until somebody sets it.
 import { make } from "./dom.js";
-import { say } from "./language.js";
+import { phrase, say } from "./language.js";
 
 let count = 0;
 
@@ -59,7 +59,7 @@ class NumberSlider extends HTMLElement {
 
   #offerAutomatic(title) {
     this.#automatic = make("input", { type: "checkbox" });
-    const words = say(document.createElement("span"), "automatic");
+    const words = phrase("automatic");
     title.after(make("label", { className: "automatic" }, this.#automatic, words));
     this.#automatic.addEventListener("change", () => this.#showAutomatic());
     for (const input of [this.#range, this.#number]) {

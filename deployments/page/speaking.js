@@ -1,7 +1,7 @@
 // The view that speaks a text: what is asked for, the takes that come of it, and what can be done with them.
 import { download, fileEnding, rounded } from "./dom.js";
 import { Job } from "./job.js";
-import { quote, say } from "./language.js";
+import { phrase, quote, say } from "./language.js";
 import { wakeSound } from "./player.js";
 import { ask, bytesOf, events, MODEL } from "./server.js";
 import { segmentRow, Take, takeCard } from "./takes.js";
@@ -120,12 +120,10 @@ export class SpeakView {
     const response = await ask(`${PATH}/estimate`, { json: this.#request(), signal }).catch(() => null);
     const estimate = await response?.json().catch(() => null);
     if (!estimate || signal.aborted) return;
-    const count = estimate.segments.length;
-    const seconds = rounded(estimate.seconds, 1);
-    const told = say(document.createElement("span"), count === 1 ? "estimate_of_one" : "estimate", { seconds, segments: count });
-    line.replaceChildren(told);
+    const told = { seconds: rounded(estimate.seconds, 1), segments: estimate.segments.length };
+    line.replaceChildren(phrase(told.segments === 1 ? "estimate_of_one" : "estimate", told));
     const ahead = rounded(estimate.seconds_ahead, 0);
-    if (ahead > 0 && !this.#job.running) line.append(say(document.createElement("span"), "estimate_ahead", { seconds: ahead }));
+    if (ahead > 0 && !this.#job.running) line.append(phrase("estimate_ahead", { seconds: ahead })); // not our own
     this.#slider("seconds").suggest(estimate.seconds.toFixed(1));
   }
 

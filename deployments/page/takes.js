@@ -1,6 +1,6 @@
 // Takes: what came of a request, once for each sample; cards to choose among them, and the segments of one.
 import { clock, make, rounded, sign } from "./dom.js";
-import { knows, label, quote, say } from "./language.js";
+import { knows, label, phrase, quote, say } from "./language.js";
 import { bytesOf } from "./server.js";
 import { Track } from "./track.js";
 import { Waveform } from "./waveform.js";
@@ -71,10 +71,10 @@ function remarks(segment) {
   const lengths = { got: rounded(segment.got_seconds), asked: rounded(segment.asked_seconds) };
   const ended = segment.finish_reason === "stop" ? "" : "fault";
   const nodes = [
-    say(document.createElement("span"), "got_of_asked", lengths),
+    phrase("got_of_asked", lengths),
     serverWord("finish", segment.finish_reason, ended),
   ];
-  const also = (key, values) => nodes.push(say(document.createElement("span"), key, values));
+  const also = (key, values) => nodes.push(phrase(key, values));
   if (segment.attempts > 1) also("attempts", { attempts: segment.attempts });
   if (segment.candidates) also("best_of_told", { candidates: segment.candidates.length });
   if (segment.cached) also("cached");

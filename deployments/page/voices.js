@@ -58,7 +58,8 @@ export class VoicesView {
     const remove = say(make("button", { type: "button", className: "plain danger" }), "delete_voice");
     remove.addEventListener("click", () => this.#delete(voice, remove));
     remove.addEventListener("blur", () => say(remove, "delete_voice"));
-    return make("li", {}, play, make("div", { className: "who" }, titled(voice, "span"), " ", told, words), use, remove);
+    const who = make("div", { className: "who" }, titled(voice, "span"), " ", told, words);
+    return make("li", {}, play, who, use, remove);
   }
 
   #play(id) {
@@ -143,7 +144,8 @@ export class VoicesView {
 function offer(select, voices) {
   const before = select.value;
   const fixed = [...select.options].filter((option) => option.value === "");
-  select.replaceChildren(...fixed, ...voices.map((voice) => Object.assign(titled(voice, "option"), { value: voice.id })));
+  const offered = voices.map((voice) => Object.assign(titled(voice, "option"), { value: voice.id }));
+  select.replaceChildren(...fixed, ...offered);
   if ([...select.options].some((option) => option.value === before)) select.value = before;
 }
 

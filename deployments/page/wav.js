@@ -36,7 +36,7 @@ export class WavReader {
 /** Return the samples [N], -1..1, as a mono file. */
 export function wavFile(samples, sampleRate) {
   const view = new DataView(new ArrayBuffer(HEADER_BYTES + 2 * samples.length));
-  const name = (at, letters) => [...letters].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
+  const name = (at, word) => [...word].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
   name(0, "RIFF");
   view.setUint32(4, view.byteLength - 8, true);
   name(8, "WAVEfmt ");

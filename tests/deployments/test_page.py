@@ -90,6 +90,7 @@ def test_the_page_and_its_parts_are_found_under_a_prefix() -> None:
     """A reverse proxy may put the server anywhere: everything is asked for relative to the page."""
     api = SpeechApi(Settings(), FakeCrew()).routes()
     client = TestClient(Starlette(routes=[Mount("/speech", api)]), base_url="http://host/speech/")
+    assert client.get("http://host/speech").url == "http://host/speech/"
     asked = re.findall(r'(?:href|src)="([^"]+)"', client.get("").text)
     assert asked
     assert all(client.get(address).status_code == 200 for address in asked)
