@@ -13,15 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from deployments.client import Patience, Server, ServerError
-from deployments.dub_command import (
-    DEFAULT_URL,
-    FORMATS,
-    INTERRUPTED_EXIT_CODE,
-    PATIENCE_SECONDS,
-    CommandError,
-    replaced,
-)
+from deployments.client import Patience, Server, ServerError, add_server_options
+from deployments.dub_command import FORMATS, INTERRUPTED_EXIT_CODE, CommandError, replaced
 from deployments.progress import Progress
 from voice_core.speech import DEFAULT_VOICE
 
@@ -235,7 +228,7 @@ def _speak_all(jobs: list[Job], options: argparse.Namespace) -> Iterator[tuple[J
         waiting.put(job)
 
     def work() -> None:
-        server = Server(options.url)
+        server = Server(options.url, options.api_key)
         while True:
             try:
                 job = waiting.get_nowait()
@@ -294,13 +287,10 @@ def parser() -> argparse.ArgumentParser:
         "manifest", metavar="MANIFEST", help="a file with a JSON object on every line; - is standard input"
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="the folder of the files; made if there is none")
-    parser.add_argument("--url", default=DEFAULT_URL, help=f"of the server (default: {DEFAULT_URL})")
+    add_server_options(parser)
     parser.add_argument("--voice", default=DEFAULT_VOICE, help="of lines that name none")
     parser.add_argument("--format", default="wav", choices=sorted(ENDINGS), help="of lines that name none")
     parser.add_argument("--concurrency", type=_count, default=CONCURRENCY, metavar="N", help="requests in flight")
-    parser.add_argument(
-        "--patience", type=float, default=PATIENCE_SECONDS, metavar="SECONDS", help="with a server that is busy"
-    )
     parser.add_argument("--ray-data", action="store_true", help="without a server, on a Ray cluster: see --model")
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of the cluster; by default a Ray of this machine")
     parser.add_argument(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
+import os
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+DEFAULT_URL = "http://127.0.0.1:8000"
+PATIENCE_SECONDS = 600.0  # with a server that is busy
+API_KEY_VARIABLE = "VOICE_SERVE_API_KEY"
 SILENCE_SECONDS = 120.0  # without a byte of events; a server that lives sends a comment every ten
 ANSWER_SECONDS = 3600.0  # for an answer that comes when all of it is spoken
 BUSY = (429, 503)  # the server asks to come again
@@ -32,6 +37,7 @@ class Server:
     """A server by its URL; a path in it is the prefix of a proxy."""
 
     url: str
+    api_key: str | None = field(default=None, repr=False)
 
     @contextmanager
     def post(
@@ -47,8 +53,10 @@ class Server:
         except ValueError as error:
             raise ServerError(f"{self.url}: {error}") from error
         try:
-            body = json.dumps(document).encode()
-            connection.request("POST", parts.path.rstrip("/") + path, body, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"}
+            if self.api_key:
+                headers["Authorization"] = f"Bearer {self.api_key}"
+            connection.request("POST", parts.path.rstrip("/") + path, json.dumps(document).encode(), headers)
             answer = connection.getresponse()
             if answer.status != 200:
                 raise _refusal(answer)
@@ -65,6 +73,15 @@ class Server:
             for line in answer:
                 if line.startswith(b"data: "):
                     yield json.loads(line.removeprefix(b"data: "))
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """Let a command be told which server it asks, and as whom."""
+    parser.add_argument("--url", default=DEFAULT_URL, help=f"of the server (default: {DEFAULT_URL})")
+    key_help = f"where the server asks for one; other users of this machine don't see it in {API_KEY_VARIABLE}"
+    parser.add_argument("--api-key", default=os.environ.get(API_KEY_VARIABLE), metavar="KEY", help=key_help)
+    patience_help = "with a server that is busy (default: %(default)g)"
+    parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS, metavar="SECONDS", help=patience_help)
 
 
 class Patience:

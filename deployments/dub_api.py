@@ -15,13 +15,14 @@ from deployments.body import FORM, JSON, content_type, read_body, read_form, req
 from deployments.door import Door
 from deployments.dub import Dub, Event
 from deployments.dub_request import DubRequest
-from deployments.dub_script import Line, work_seconds, write_lines
+from deployments.dub_script import Line, dub_seconds, write_lines
 from deployments.errors import api_error
 from deployments.house import House
 from deployments.script import Reading, reading_of
 from deployments.settings import Settings
-from deployments.speaking import LEAST_WORK_SECONDS, Speaker, Utterance, Wishes
+from deployments.speaking import LEAST_WORK_SECONDS, Speaker, Utterance, Wishes, came
 from deployments.streaming import EVENTS, StreamedAnswer, error_event, event_bytes, with_keep_alive
+from deployments.visit import current_visit
 from deployments.voice_desk import VoiceDesk
 from voice_core.audio.formats import format_named
 from voice_core.errors import RequestError
@@ -49,15 +50,20 @@ class DubApi:
             sheet = await asyncio.to_thread(wanted.sheet, self._settings.longest_dub_seconds)
             facts = await self._house.facts()
             lines = await self._lines(wanted, sheet, facts)
-            # A dub goes through a window of segments, so the service never has more of it in hand than this.
-            seconds = min(work_seconds(lines, wanted.best_of), self._settings.longest_speech_seconds)
-            held.enter_context(self._door.take_on(seconds))
+            self._door.has_rows(self._house.rows)
+            current_visit().end_after(wanted.timeout_seconds)
+            rows = wanted.best_of * sum(len(line.segments) for line in lines)
+            work = held.enter_context(self._door.take_on(dub_seconds(lines, wanted.best_of), rows, wanted.priority))
 
             def at_once() -> int:
+                if work.priority == "batch" and self._door.interactive_inside:
+                    return 1
                 return self._house.segments_at_once(facts, samples=wanted.best_of, alone=self._door.one_inside)
 
             async def speak(segment: Segment, wishes: Wishes) -> list[Utterance]:
-                return await self._speaker.speak(segment, wishes, facts.model_fingerprint)
+                utterances = await self._speaker.speak(segment, wishes, facts.model_fingerprint)
+                came(work, utterances, wanted.best_of)
+                return utterances
 
             dub = Dub(wanted, sheet, lines, facts.sample_rate, speak, at_once)
             if wanted.stream_format == "sse":
@@ -84,7 +90,7 @@ class DubApi:
         if not any(line.segments for line in lines):
             reason = lines[0].reason or "has no letter and no number in it"
             raise RequestError("cues", f"cue {lines[0].number}: {reason}; no other cue can be spoken either")
-        seconds = work_seconds(lines, wanted.best_of)
+        seconds = dub_seconds(lines, wanted.best_of)
         times = f", {wanted.best_of} candidates each" if wanted.best_of > 1 else ""
         self._check_work(seconds, f"{len(lines)} cues of {seconds:.0f} s in all{times}")
         return lines

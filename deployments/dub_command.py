@@ -10,19 +10,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from deployments.client import Patience, Server, ServerError
+from deployments.client import Patience, Server, ServerError, add_server_options
 from deployments.progress import Progress
 from voice_core.speech import DEFAULT_VOICE
 from voice_core.subtitles import CAPTION_FORMATS
 
 PATH = "/v1/audio/dub"
-DEFAULT_URL = "http://127.0.0.1:8000"
-PATIENCE_SECONDS = 600.0  # with a server that is busy
 UNHEARD_EXIT_CODE = 3  # the track is there, but not all words are on it
 INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
+COME_AGAIN = ("not_ready", "overloaded")  # codes of errors that pass
+LATER_SECONDS = 5.0
 LISTED = 20  # cues that are told one by one
 MISSING_FLAGS = {"unreadable", "failed", "silent", "cut"}  # something of the text is not on the track
 FORMATS = {".wav": "wav", ".mp3": "mp3", ".flac": "flac", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm"}
@@ -55,15 +56,20 @@ def dub(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         if not path.parent.is_dir():
             raise CommandError(f"{path}: there is no folder {path.parent}")
     wanted = request(options)
-    patience = Patience(options.patience)
+    server, patience = Server(options.url, options.api_key), Patience(options.patience)
     while True:
+        run = Run()
         try:
-            done = _receive(Server(options.url), wanted, options.output, progress)
+            done = _receive(server, wanted, options.output, progress, run)
             break
         except ServerError as error:
-            if error.status is None:
-                raise  # nobody there, or gone: a person decides
-            patience.wait(error)
+            if error.status is not None:
+                patience.wait(error)
+            elif not run.fresh:  # nobody there, or nothing came of it: a person decides
+                raise
+            else:  # the connection broke, or the time for one request was over; the cache has what was spoken
+                progress.close()
+                print(f"{error}; asking again for the rest", file=sys.stderr)
     if options.report is not None:
         _write(options.report, json.dumps(done["report"], ensure_ascii=False, indent=1) + "\n")
     if options.captions is not None:
@@ -93,25 +99,39 @@ def request(options: argparse.Namespace) -> dict[str, Any]:
     return wanted
 
 
-def _receive(server: Server, wanted: dict[str, Any], output: Path, progress: Progress) -> dict[str, Any]:
+@dataclass
+class Run:
+    """What came of one request."""
+
+    kept: int = 0  # cues that were spoken before
+    fresh: int = 0
+
+
+def _receive(server: Server, wanted: dict[str, Any], output: Path, progress: Progress, run: Run) -> dict[str, Any]:
     """Follow the events; the track appears under its name when it is whole."""
-    kept = 0
     with replaced(output) as track:
         for event in server.events(PATH, wanted):
             match event["type"]:
                 case "dub.progress":
-                    kept += bool(event["cue"]["cached"])
-                    progress.tell(event["done"], event["total"], f" ({kept} spoken before)" if kept else "")
+                    run.kept += bool(event["cue"]["cached"])
+                    run.fresh += event["cue"]["attempts"] > 0 and not event["cue"]["cached"]
+                    progress.tell(event["done"], event["total"], f" ({run.kept} spoken before)" if run.kept else "")
                 case "dub.audio.delta":
                     track.write(base64.b64decode(event["audio"]))
                 case "dub.done":
                     progress.close()
                     return event
                 case "dub.error":
-                    refusal = ServerError(event["error"]["message"])
-                    refusal.error = event["error"]
-                    raise refusal
+                    raise _refusal(event["error"])
         raise ServerError("the server's answer ended before the track did")
+
+
+def _refusal(error: dict[str, Any]) -> ServerError:
+    """What ends a dub half-way: a server's trouble of the moment may be over when it is asked again."""
+    later = error["code"] in COME_AGAIN
+    refusal = ServerError(error["message"], status=503 if later else 500, wait_seconds=LATER_SECONDS if later else None)
+    refusal.error = error
+    return refusal
 
 
 def _tell(output: Path, done: dict[str, Any]) -> int:
@@ -189,7 +209,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", metavar="OUT", type=Path, required=True, help="the track; its ending says how"
     )
-    parser.add_argument("--url", default=DEFAULT_URL, help=f"of the server (default: {DEFAULT_URL})")
+    add_server_options(parser)
     parser.add_argument("--voice", default=DEFAULT_VOICE, help="of cues without a speaker")
     speaker_help = "voice of a speaker: of WebVTT's <v NAME>, JSON's speaker, or [NAME] before a text in SRT"
     parser.add_argument("--speaker", metavar="NAME=VOICE", action="append", default=[], help=speaker_help)
@@ -199,9 +219,6 @@ def parser() -> argparse.ArgumentParser:
     for name, (kind, metavar, what) in REQUEST_OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=what)
     parser.add_argument("--no-cache", action="store_true", help="speak all of it, whatever was spoken before")
-    parser.add_argument(
-        "--patience", type=float, default=PATIENCE_SECONDS, metavar="SECONDS", help="with a server that is busy"
-    )
     return parser
 
 
@@ -217,6 +234,7 @@ REQUEST_OPTIONS: dict[str, tuple[Any, str, str]] = {
     "seconds_tolerance": (_off_or_number, "SECONDS", "beyond it a cue is spoken again; or off"),
     "on_bad_segment": (str, "POLICY", "retry, fail or keep"),
     "best_of": (int, "COUNT", "candidates for every cue"),
+    "priority": (str, "PRIORITY", "interactive or batch, which lets others go first"),
     "seed": (int, "NUMBER", "of everything"),
     "temperature": (float, "NUMBER", "of sampling"),
     "top_k": (int, "NUMBER", "of sampling"),

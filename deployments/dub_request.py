@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from deployments.body import Form
+from deployments.keys import Priority
 from deployments.speaking import MOST_RETRIES, Wishes
 from deployments.speech_request import (
     LONGEST_NAME_CHARACTERS,
@@ -33,6 +34,7 @@ TEXT_FIELDS = (
     "language",
     "captions",
     "stream_format",
+    "priority",
 )
 # Where null switches something off that is on by itself.
 NULLABLE_FIELDS = ("max_characters_per_second", "loudness_lufs", "seconds_tolerance")
@@ -68,6 +70,9 @@ class DubRequest(BaseModel):
     on_bad_segment: Literal["retry", "fail", "keep"] = "keep"
     best_of: int = Field(default=1, ge=1, le=MOST_CANDIDATES)
     cache: bool = True
+
+    priority: Priority | None = None  # none: interactive, if the key may
+    timeout_seconds: float | None = Field(default=None, gt=0)  # from the request's arrival; only ever shortens
 
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     temperature: float = Field(default=_REFERENCE.temperature, ge=0, le=HIGHEST_TEMPERATURE)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from deployments import speaking
 from deployments.dub_request import DubRequest
 from deployments.script import Reading
+from deployments.speaking import work_seconds
 from voice_core.audio.joining import PAUSE_SECONDS
 from voice_core.errors import RequestError
 from voice_core.planning import Plan, plan
@@ -72,9 +72,9 @@ def write_lines(
     )
 
 
-def work_seconds(lines: Sequence[Line], best_of: int) -> float:
-    """Seconds of speech in all rows, counted as those of a request for speech."""
-    return best_of * sum(speaking.work_seconds(segment) for line in lines for segment in line.segments)
+def dub_seconds(lines: Sequence[Line], best_of: int) -> float:
+    """Return the seconds of speech in all rows, counted as those of a request for speech."""
+    return best_of * sum(work_seconds(segment) for line in lines for segment in line.segments)
 
 
 def cue_seed(seed: int, speaker: str | None, text: str, seconds: float) -> int:

@@ -36,7 +36,7 @@ def crew() -> BulkCrew:
 
 @pytest.fixture
 def url(crew: BulkCrew) -> Iterator[str]:
-    with serving(SpeechApi(Settings(), crew).routes()) as url:
+    with serving(SpeechApi(Settings(segment_cache="off"), crew).routes()) as url:
         yield url
 
 
