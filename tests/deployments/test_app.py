@@ -68,6 +68,11 @@ def test_every_setting_is_an_option_of_the_launcher() -> None:
         segment_cache="/spoken",
         segment_cache_bytes=13,
         longest_dub_seconds=14,
+        longest_wait_seconds=15,
+        longest_request_seconds=16,
+        longest_upload_seconds=17,
+        log_texts=True,
+        api_keys="/keys",
     )
     options: list[str] = []
     for name, value in wanted:
