@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -171,6 +172,7 @@ class SpeechApi:
 
         async def speak(segment: Segment) -> list[Utterance]:
             nonlocal first_done
+            segment = replace(segment, batch=work.priority == "batch")
             utterances = await self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint)
             first_done = True
             came(work, utterances, script.rows_of_each)

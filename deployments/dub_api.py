@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -21,7 +22,7 @@ from deployments.house import House
 from deployments.script import Reading, reading_of
 from deployments.settings import Settings
 from deployments.speaking import LEAST_WORK_SECONDS, Speaker, Utterance, Wishes, came
-from deployments.streaming import EVENTS, StreamedAnswer, error_event, event_bytes, with_keep_alive
+from deployments.streaming import EVENTS, StreamedAnswer, error_event, event_bytes, in_time, with_keep_alive
 from deployments.visit import current_visit
 from deployments.voice_desk import VoiceDesk
 from voice_core.audio.formats import format_named
@@ -50,10 +51,12 @@ class DubApi:
             sheet = await asyncio.to_thread(wanted.sheet, self._settings.longest_dub_seconds)
             facts = await self._house.facts()
             lines = await self._lines(wanted, sheet, facts)
-            self._door.has_rows(self._house.rows)
+            # A dub goes through a window of segments, so the service never has more of it in hand than this.
+            seconds = min(dub_seconds(lines, wanted.best_of), self._settings.longest_speech_seconds)
             current_visit().end_after(wanted.timeout_seconds)
+            self._door.has_rows(self._house.rows)
             rows = wanted.best_of * sum(len(line.segments) for line in lines)
-            work = held.enter_context(self._door.take_on(dub_seconds(lines, wanted.best_of), rows, wanted.priority))
+            work = held.enter_context(self._door.take_on(seconds, rows, wanted.priority))
 
             def at_once() -> int:
                 if work.priority == "batch" and self._door.interactive_inside:
@@ -61,6 +64,7 @@ class DubApi:
                 return self._house.segments_at_once(facts, samples=wanted.best_of, alone=self._door.one_inside)
 
             async def speak(segment: Segment, wishes: Wishes) -> list[Utterance]:
+                segment = replace(segment, batch=work.priority == "batch")
                 utterances = await self._speaker.speak(segment, wishes, facts.model_fingerprint)
                 came(work, utterances, wanted.best_of)
                 return utterances
@@ -110,8 +114,8 @@ class DubApi:
 async def _told(request: Request, events: AsyncGenerator[Event]) -> AsyncGenerator[bytes]:
     """Write events out; an error is the last of them."""
     try:
-        async with aclosing(events):
-            async for event in events:
+        async with aclosing(events), aclosing(in_time(events)) as timely:
+            async for event in timely:
                 yield event_bytes(event)
     except Exception as error:
         yield event_bytes(error_event("dub.error", api_error(request, error)))

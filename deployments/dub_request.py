@@ -32,6 +32,7 @@ TEXT_FIELDS = (
     "response_format",
     "on_bad_segment",
     "language",
+    "priority",
     "captions",
     "stream_format",
     "priority",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +11,7 @@ from enum import StrEnum
 from deployments.dub_request import DubRequest
 from deployments.script import Reading
 from deployments.speaking import work_seconds
+from deployments.visit import current_visit
 from voice_core.audio.joining import PAUSE_SECONDS
 from voice_core.errors import RequestError
 from voice_core.planning import Plan, plan
@@ -65,7 +65,7 @@ def write_lines(
     `readings` are those of every voice. A cue that can't be read is refused where bad segments fail; else it is a line
     without segments, which says so.
     """
-    request = secrets.token_hex(8)
+    request = current_visit().new_group()
     numbered = sorted(zip(sheet.numbers, sheet.cues, strict=True), key=lambda pair: (pair[1].start_seconds, pair[0]))
     return tuple(
         _line(wanted, number, cue, facts, readings[wanted.voice_of(cue.speaker)], request) for number, cue in numbered

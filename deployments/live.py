@@ -92,6 +92,7 @@ class LiveApi:
     async def _speak(
         self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore, work: Work
     ) -> list[Utterance]:
+        segment = replace(segment, batch=work.priority == "batch")
         async with turns:
             utterances = await self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint)
         came(work, utterances, wanted.best_of)

@@ -79,8 +79,7 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
     )
     seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
     seeds = sample_seeds(seed, wanted.n)
-    # Named after the visit, for logs; with an end of its own, for a client may call all of its requests the same.
-    request = f"{current_visit().id}/{secrets.token_hex(4)}"
+    request = current_visit().new_group()
     segments = tuple(
         Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, reading.prompt, request)
         for index, piece in enumerate(planned.segments)

@@ -34,7 +34,7 @@ from voice_core.voices.cache import ByteBoundedCache
 
 # Of a segment, what doesn't decide how one sample of it sounds: each seed has a key of its own, and whose request it is
 # must not matter. Any other field counts, also one that is added later.
-NOT_IN_THE_KEY = frozenset({"seeds", "request"})
+NOT_IN_THE_KEY = frozenset({"seeds", "request", "batch"})
 
 FACTS_BYTES = 1024  # about what a speech takes beside its samples
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -26,6 +27,13 @@ class Visit:
     @property
     def seconds_left(self) -> float:
         return self.until - time.monotonic()
+
+    def new_group(self) -> str:
+        """Return a name for rows that share one turn at the decoder, after the visit, so that logs tell whose they are.
+
+        It has an end of its own: clients may call all of their requests the same.
+        """
+        return f"{self.id}/{secrets.token_hex(4)}"
 
     def end_after(self, seconds: float | None) -> None:
         """Let the visit end so long after it came; only ever sooner than it would."""

@@ -81,6 +81,7 @@ class Segment:
     sampling: Sampling = field(default_factory=Sampling)
     prompt: VoicePrompt | None = None
     request: str = ""  # whose it is: under load no request gets more than its share of the decoder
+    batch: bool = False  # in no hurry: its rows come after those of everybody else
 
 
 @dataclass(frozen=True)

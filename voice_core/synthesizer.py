@@ -170,7 +170,7 @@ class Synthesizer:
             try:
                 rows = self._rows(ticket.segment)
                 ticket.text_tokens = len(rows[0].text_ids)
-                ticket._handles = [RowHandle(row, ticket.segment.request) for row in rows]
+                ticket._handles = [RowHandle(row, ticket.segment.request, batch=ticket.segment.batch) for row in rows]
             except RequestError as error:
                 ticket.future.set_exception(error)
             except Exception as error:  # a bug, but this segment's alone

@@ -35,3 +35,10 @@ def test_a_request_that_left_is_forgotten() -> None:
     served(turns, "a")
     served(turns, "b")
     assert served(turns, "ba") == "a"  # like one that never had a turn
+
+
+def test_batch_comes_after_everybody_else() -> None:
+    turns = Turns(8)
+    assert turns.order(["long", "long", "short"], {}, {"long"}) == [2, 0, 1]
+    turns.take("short")
+    assert turns.order(["long", "short"], {"short": 8}, {"long"}) == [1, 0]

@@ -54,9 +54,10 @@ class EngineCounters:
 class RowHandle:
     """A row on its way: what will have come out of it, how far it is, and the way to call it off."""
 
-    def __init__(self, row: Row, request: str) -> None:
+    def __init__(self, row: Row, request: str, *, batch: bool = False) -> None:
         self.row = row
         self.request = request
+        self.batch = batch  # in no hurry: every other row that waits goes first
         self.number: int | None = None  # the decoder's, once it is admitted
         self.future: Future[SpokenRow] = Future()
         self.future.set_running_or_notify_cancel()  # only `cancel` below calls it off, never the future's own
@@ -233,7 +234,8 @@ class Engine:
         held = Counter(handle.request for handle in self._live.values())
         positions = 0
         granted: dict[int, RowHandle] = {}
-        for place in self._turns.order([handle.request for handle in waiting], held):
+        batch = {handle.request for handle in waiting if handle.batch}
+        for place in self._turns.order([handle.request for handle in waiting], held, batch):
             row = waiting[place].row
             positions += len(row.text_ids) + row.prompt_frames + 1
             crowded = bool(granted) and bool(self._live) and positions > self._group_positions
