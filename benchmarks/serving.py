@@ -224,7 +224,13 @@ async def climb(
 async def service(options: argparse.Namespace, mode: str) -> Service:
     """Deploy the application in one admission mode, under a path of its own."""
     in_flight = mode == "inflight"
-    settings = Settings(model=options.model, device=options.device, max_rows=options.max_rows, in_flight=in_flight)
+    settings = Settings(
+        model=options.model,
+        device=options.device,
+        max_rows=options.max_rows,
+        in_flight=in_flight,
+        segment_cache="off",  # or everything would be spoken only once
+    )
     await asyncio.to_thread(serve.run, build(settings), name=mode, route_prefix=f"/{mode}")
     base_url = f"http://127.0.0.1:{options.port}/{mode}"
     client = httpx.AsyncClient(base_url=base_url, timeout=600, limits=httpx.Limits(max_connections=None))

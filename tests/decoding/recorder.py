@@ -38,10 +38,11 @@ class Kernels(TorchDispatchMode):
         if name.startswith("aten::index") and any(t.dtype == torch.bool for t in tree_leaves(args[1]) if t is not None):
             raise HostAsked(f"{name} with a mask")
         result = func(*args, **kwargs)
-        moved = {t.device for t in tree_leaves(result) if isinstance(t, Tensor)}
-        came = {t.device for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim()}
-        if came and any(device.type == "cpu" for device in moved) and any(device.type != "cpu" for device in came):
-            raise HostAsked(f"{name} copies to the host")
+        # A number of the host (a tensor without dimensions) may go into a kernel; nothing else may cross over.
+        places = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim()}
+        places |= {t.device.type for t in tree_leaves(result) if isinstance(t, Tensor)}
+        if len(places) > 1:
+            raise HostAsked(f"{name} copies between host and device")
         if func._schema.is_mutable or not shares_memory(result, (args, kwargs)):  # a view needs no kernel
             self.calls.append((func, args, kwargs, result))
         return result

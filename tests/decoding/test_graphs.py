@@ -129,6 +129,7 @@ def test_the_stand_in_refuses_whoever_asks() -> None:
         lambda: numbers.max().item(),
         lambda: numbers[numbers > 1],
         numbers.nonzero,
+        lambda: torch.ones(3, device="meta").copy_(numbers),
     ):
         with pytest.raises(HostAsked):
             record(question)  # type: ignore[arg-type]
