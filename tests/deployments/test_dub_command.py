@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from fake_crew import FACTS, FakeCrew, Reply
 from http_server import serving
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments import client as client_module
 from deployments.__main__ import main
@@ -211,3 +213,39 @@ def test_a_client_needs_no_ray() -> None:
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("usage: python -m deployments dub")
+
+
+class BreaksOnce:
+    """Cuts the first answer off after its first event."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.requests = 0
+        self.keys: list[str | None] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += 1
+        self.keys.append(Request(scope).headers.get("authorization"))
+        breaks = self.requests == 1
+
+        async def send_or_break(message: Message) -> None:
+            await send(message)
+            if breaks and b"dub.progress" in message.get("body", b""):
+                await send({"type": "http.response.body", "body": b""})
+                raise asyncio.CancelledError
+
+        with suppress(asyncio.CancelledError):
+            await self._app(scope, receive, send_or_break)
+
+
+def test_a_broken_answer_is_asked_for_again_and_only_the_rest_is_spoken(
+    crew: FakeCrew, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = BreaksOnce(SpeechApi(Settings(), crew).routes())
+    report = tmp_path / "report.json"
+    with serving(app) as url:
+        assert run(url, film, "--report", report, "--api-key", "secret") == 0
+    assert app.keys == ["Bearer secret"] * 2
+    assert "asking again for the rest" in capsys.readouterr().err
+    assert json.loads(report.read_text())["cues"][0]["cached"] is True
+    assert len(crew.segments) == 2
