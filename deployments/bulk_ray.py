@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # torch and Ray come with them, and only an actor may pay for
     from voice_core.speech import Segment, Speech
     from voice_core.synthesizer import SpeechTicket
 
+NOISY_LOGGERS = ("ray.data", "ray._private.authentication.authentication_token_setup")
 LINES_AT_ONCE = 32  # of one actor; their segments fill the rows of its decoder
 LONGEST_TEXT_CHARACTERS = 20_000  # as a server takes them, if its settings don't say otherwise
 
@@ -33,6 +34,9 @@ def speak_all(jobs: list[Job], options: argparse.Namespace) -> Iterator[tuple[Jo
     if not jobs:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own remarks on the terminal; files have the rest
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     for package in ("pyarrow", "pandas"):  # Ray Data's own words for what is missing are a traceback
         if importlib.util.find_spec(package) is None:
             raise CommandError(f"--ray-data needs {package}, which isn't installed: pip install 'voice-serve[bulk]'")
