@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,32 +46,32 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class SpokenLine:
-    """A line and how it was spoken: nothing for one that wasn't."""
+    """A line and how it was spoken; its sound isn't kept here, for a film's is large."""
 
     line: Line
-    utterances: tuple[Utterance, ...]
     faults: tuple[Fault, ...]
     reason: str | None = None  # why it can't be heard
+    got_seconds: float = 0.0  # as spoken, before anything is trimmed, with the pauses in a long cue
+    finish_reason: FinishReason | None = None  # of its segments, the first that isn't "stop"; None: not spoken
+    seed: int | None = None  # of the first segment, as it was taken
+    attempts: int = 0
+    cached: bool = False
 
-    @property
-    def sound(self) -> Waveform | None:
-        """What goes on the track, the segments of a long cue joined."""
-        if not self.utterances:
-            return None
-        speeches = [utterance.speech for utterance in self.utterances]
-        waveforms = [Waveform(speech.samples, speech.sample_rate) for speech in speeches]
-        return waveforms[0] if len(waveforms) == 1 else join(waveforms, pause_seconds=PAUSE_SECONDS)
-
-    @property
-    def got_seconds(self) -> float:
-        """As the model spoke, before anything is trimmed, with the pauses between the segments of a long cue."""
-        spoken_seconds = sum(utterance.speech.seconds for utterance in self.utterances)
-        return spoken_seconds + PAUSE_SECONDS * max(0, len(self.utterances) - 1)
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        reasons = [utterance.speech.finish_reason for utterance in self.utterances]
-        return next((reason for reason in reasons if reason is not FinishReason.STOP), reasons[0] if reasons else None)
+    @classmethod
+    def of(cls, line: Line, utterances: Sequence[Utterance], faults: Sequence[Fault]) -> Self:
+        if not utterances:
+            return cls(line, (*line.faults, *faults), line.reason)
+        speeches = [utterance.speech for utterance in utterances]
+        reasons = [speech.finish_reason for speech in speeches]
+        return cls(
+            line,
+            (*line.faults, *faults),
+            got_seconds=sum(speech.seconds for speech in speeches) + PAUSE_SECONDS * (len(speeches) - 1),
+            finish_reason=next((reason for reason in reasons if reason is not FinishReason.STOP), FinishReason.STOP),
+            seed=speeches[0].seed,
+            attempts=max(utterance.attempts for utterance in utterances),
+            cached=all(utterance.cached for utterance in utterances),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ class Dub:
     async def events(self) -> AsyncGenerator[Event]:
         """Yield progress after every cue, then the track in pieces, then the report."""
         async with aclosing(self._spoken_lines()) as spoken_lines:
-            async for spoken in spoken_lines:
+            async for spoken, sound in spoken_lines:
                 place = len(self._spoken)
                 self._spoken.append(spoken)
-                self._timeline.put(place, spoken.sound)
+                self._timeline.put(place, sound)
                 yield {"type": "dub.progress", "done": place + 1, "total": len(self._lines), "cue": self._row(place)}
         with await asyncio.to_thread(self._render) as file:
             while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
@@ -141,18 +141,18 @@ class Dub:
         cues = [cue for cue in heard if cue is not None]
         return caption_rows(cues) if self._wanted.captions == "json" else write_captions(cues, self._wanted.captions)
 
-    async def _spoken_lines(self) -> AsyncGenerator[SpokenLine]:
-        """Speak all lines through one window of segments; yield them in the order of their times."""
+    async def _spoken_lines(self) -> AsyncGenerator[tuple[SpokenLine, Waveform | None]]:
+        """Speak all lines through one window of segments; yield them, with their sound, in the order of their times."""
         questions = [(line, segment) for line in self._lines for segment in line.segments]
         async with aclosing(in_order(self._answer, questions, self._at_once)) as answers:
             for line in self._lines:
                 given = [await anext(answers) for _ in line.segments]
                 failure = next((answer for answer in given if isinstance(answer, str)), None)
                 if failure is not None:
-                    yield SpokenLine(line, (), (*line.faults, Fault.FAILED), failure)
+                    yield SpokenLine(line, (*line.faults, Fault.FAILED), failure), None
                     continue
-                utterances = tuple(answer for answer in given if isinstance(answer, Utterance))
-                yield SpokenLine(line, utterances, (*line.faults, *self._faults(line, utterances)), line.reason)
+                utterances = [answer for answer in given if isinstance(answer, Utterance)]
+                yield SpokenLine.of(line, utterances, self._faults(line, utterances)), _sound(utterances)
 
     async def _answer(self, question: tuple[Line, Segment]) -> Utterance | str:
         """Speak a segment; where bad ones are kept, one that can't be spoken at all is told by its reason."""
@@ -201,9 +201,9 @@ class Dub:
             "asked_seconds": round(line.asked_seconds, 3),
             "got_seconds": round(spoken.got_seconds, 3),
             "moved_seconds": round(placement.moved_samples / rate, 4),
-            "seed": spoken.utterances[0].speech.seed if spoken.utterances else line.seed,
-            "attempts": max((utterance.attempts for utterance in spoken.utterances), default=0),
-            "cached": bool(spoken.utterances) and all(utterance.cached for utterance in spoken.utterances),
+            "seed": line.seed if spoken.seed is None else spoken.seed,
+            "attempts": spoken.attempts,
+            "cached": spoken.cached,
             "finish_reason": None if spoken.finish_reason is None else str(spoken.finish_reason),
             "flags": [*map(str, spoken.faults), *sorted(map(str, placement.flags))],
         }
@@ -256,7 +256,9 @@ class Dub:
         level = Level(min(wanted_factor, gain.factor * MOST_LIMITED), CEILING)
         reached_lufs = gain.reached_lufs
         if gain.peak_limited:
-            limited = limit(sounding.samples * np.float32(level.factor), timeline.sample_rate, level.ceiling)
+            samples = sounding.samples
+            samples *= np.float32(level.factor)  # in place: it is ours alone, and as large as all the speech of a film
+            limited = limit(samples, timeline.sample_rate, level.ceiling)
             reached_lufs = loudness_lufs(Waveform(limited, timeline.sample_rate))
         assert reached_lufs is not None, "what has a loudness keeps one"
         self._loudness_lufs = round(reached_lufs, 2)
@@ -273,3 +275,11 @@ class Dub:
             end, before = min(start + step, timeline.samples), max(0, start - reach)
             around = timeline.stretch(before, min(end + reach, timeline.samples)) * np.float32(level.factor)
             yield limit(around, timeline.sample_rate, level.ceiling)[start - before :][: end - start]
+
+
+def _sound(utterances: Sequence[Utterance]) -> Waveform | None:
+    """Return what goes on the track, the segments of a long cue joined; None where nothing was spoken."""
+    waveforms = [Waveform(utterance.speech.samples, utterance.speech.sample_rate) for utterance in utterances]
+    if len(waveforms) > 1:
+        return join(waveforms, pause_seconds=PAUSE_SECONDS)
+    return waveforms[0] if waveforms else None
