@@ -51,12 +51,10 @@ class DubApi:
             sheet = await asyncio.to_thread(wanted.sheet, self._settings.longest_dub_seconds)
             facts = await self._house.facts()
             lines = await self._lines(wanted, sheet, facts)
-            # A dub goes through a window of segments, so the service never has more of it in hand than this.
-            seconds = min(dub_seconds(lines, wanted.best_of), self._settings.longest_speech_seconds)
             current_visit().end_after(wanted.timeout_seconds)
             self._door.has_rows(self._house.rows)
             rows = wanted.best_of * sum(len(line.segments) for line in lines)
-            work = held.enter_context(self._door.take_on(seconds, rows, wanted.priority))
+            work = held.enter_context(self._door.take_on(dub_seconds(lines, wanted.best_of), rows, wanted.priority))
 
             def at_once() -> int:
                 if work.priority == "batch" and self._door.interactive_inside:
@@ -106,7 +104,8 @@ class DubApi:
             raise RequestError("voice" if voice == wanted.voice else "voices", error.reason) from error
 
     def _check_work(self, seconds: float, told: str) -> None:
-        longest_seconds = self._settings.longest_dub_seconds
+        # More than may be in flight at all would be told to come later for ever.
+        longest_seconds = min(self._settings.longest_dub_seconds, self._settings.most_seconds_in_flight)
         if seconds > longest_seconds:
             raise RequestError("cues", f"{told}; at most {longest_seconds:g} s are spoken for one dub")
 

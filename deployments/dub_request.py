@@ -35,7 +35,6 @@ TEXT_FIELDS = (
     "priority",
     "captions",
     "stream_format",
-    "priority",
 )
 # Where null switches something off that is on by itself.
 NULLABLE_FIELDS = ("max_characters_per_second", "loudness_lufs", "seconds_tolerance")

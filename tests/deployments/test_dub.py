@@ -376,3 +376,10 @@ def test_what_was_spoken_once_is_not_spoken_again(client: TestClient, crew: DubC
     assert not any(row["cached"] for row in answered(first)[1]["cues"])
     assert dub(client, cache=True).json()["audio"] == first.json()["audio"]
     assert [row["cached"] for row in answered(dub(client, cache=False))[1]["cues"]] == [False, False]
+
+
+def test_a_dub_of_more_than_may_be_in_flight_is_refused_for_good(crew: DubCrew) -> None:
+    settings = Settings().model_copy(update={"most_seconds_in_flight": 2.0})
+    client = TestClient(SpeechApi(settings, crew).routes())
+    assert refusal(dub(client)) == (400, "cues", "cues: 2 cues of 2 s in all; at most 2 s are spoken for one dub")
+    assert dub(client, cues=srt((0, 1, "Hello."))).status_code == 200
