@@ -23,7 +23,7 @@ export class Waveform {
     const perPixel = samplesShown(track) / width;
 
     paint.fillStyle = style.getPropertyValue("--wave-mark");
-    for (const { first } of track.stretches.slice(1)) paint.fillRect(Math.round(first / perPixel), 0, 1, height);
+    for (const { first } of track.stretches) if (first) paint.fillRect(Math.round(first / perPixel), 0, 1, height);
 
     for (let x = 0; x + BAR <= width; x += BAR) {
       const first = Math.round(x * perPixel);

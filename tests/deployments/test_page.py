@@ -9,23 +9,26 @@ from pathlib import Path
 
 import pytest
 from fake_crew import FakeCrew
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from deployments.api import SpeechApi
+from deployments.dub_request import DubRequest
+from deployments.dub_script import Fault
 from deployments.page_routes import FOLDER
 from deployments.settings import Settings
 from deployments.speech_request import SpeechRequest
 from voice_core.audio.formats import format_named
 from voice_core.speech import FinishReason
+from voice_core.timeline import Flag
 
 FILES = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()}
 SCRIPTS = {name: text for name, text in FILES.items() if name.endswith(".js")}
 STRINGS: dict[str, dict[str, str]] = json.loads(
     re.search(r"STRINGS = (\{.*\});", FILES["strings.js"], re.DOTALL)[1]  # type: ignore[index]
 )
-REQUEST = {"model": "voice", "voice": "default", "input": "Words."}
 
 
 class Elements(HTMLParser):
@@ -44,7 +47,16 @@ class Elements(HTMLParser):
 
 
 ELEMENTS = Elements(FILES["index.html"]).found
-SLIDERS = [attributes for tag, attributes, form in ELEMENTS if tag == "number-slider" and form == "speak"]
+MODELS: dict[str, type[BaseModel]] = {"speak": SpeechRequest, "dub": DubRequest}
+LEAST = {
+    "speak": {"model": "voice", "voice": "default", "input": "Words."},
+    "dub": {"model": "voice", "voice": "default", "cues": "WEBVTT"},
+}
+SLIDERS = [
+    pytest.param(form, attributes, id=f"{form} {attributes['name']}")
+    for tag, attributes, form in ELEMENTS
+    if tag == "number-slider"
+]
 
 
 @pytest.fixture
@@ -127,8 +139,9 @@ def test_the_page_says_what_is_in_the_table_and_the_table_holds_nothing_else() -
     assert all(key.startswith(("finish_", "flag_")) for key in unused)  # followed by a word of the server's
 
 
-def test_the_page_has_words_for_every_way_to_end() -> None:
+def test_the_page_has_words_for_every_way_to_end_and_for_every_flag_of_a_cue() -> None:
     assert {key.removeprefix("finish_") for key in STRINGS if key.startswith("finish_")} == set(FinishReason)
+    assert {key.removeprefix("flag_") for key in STRINGS if key.startswith("flag_")} == {*Fault, *Flag}
 
 
 def test_what_is_said_in_a_script_is_in_the_table() -> None:
@@ -150,15 +163,15 @@ def test_what_scripts_import_is_there_and_everything_there_is_used() -> None:
     assert imported | {"page.js"} == set(SCRIPTS)
 
 
-@pytest.mark.parametrize("slider", SLIDERS, ids=lambda slider: str(slider["name"]))
-def test_the_server_takes_both_ends_of_a_slider(slider: dict[str, str | None]) -> None:
+@pytest.mark.parametrize(("form", "slider"), SLIDERS)
+def test_the_server_takes_both_ends_of_a_slider(form: str, slider: dict[str, str | None]) -> None:
     for end in ("min", "max"):
-        SpeechRequest.model_validate(REQUEST | {str(slider["name"]): json.loads(str(slider[end]))})
+        MODELS[form].model_validate(LEAST[form] | {str(slider["name"]): json.loads(str(slider[end]))})
 
 
-@pytest.mark.parametrize("slider", SLIDERS, ids=lambda slider: str(slider["name"]))
-def test_a_slider_begins_where_the_server_would(slider: dict[str, str | None]) -> None:
-    default = SpeechRequest.model_fields[str(slider["name"])].default
+@pytest.mark.parametrize(("form", "slider"), SLIDERS)
+def test_a_slider_begins_where_the_server_would(form: str, slider: dict[str, str | None]) -> None:
+    default = MODELS[form].model_fields[str(slider["name"])].default
     assert json.loads(slider.get("value") or "null") == default
 
 
