@@ -122,8 +122,7 @@ export class SpeakView {
     if (!estimate || signal.aborted) return;
     const told = { seconds: rounded(estimate.seconds, 1), segments: estimate.segments.length };
     line.replaceChildren(phrase(told.segments === 1 ? "estimate_of_one" : "estimate", told));
-    const ahead = rounded(estimate.seconds_ahead, 0);
-    if (ahead > 0 && !this.#job.running) line.append(phrase("estimate_ahead", { seconds: ahead })); // not our own
+    line.append(phrase("estimate_ready", { seconds: rounded(estimate.expected_seconds, 1) }));
     this.#slider("seconds").suggest(estimate.seconds.toFixed(1));
   }
 

@@ -39,7 +39,7 @@ export const STRINGS = {
 
   "estimate": {"en": "About {seconds} s in {segments} segments", "ja": "約 {seconds} 秒、{segments} 区間"},
   "estimate_of_one": {"en": "About {seconds} s in one piece", "ja": "約 {seconds} 秒、1 区間"},
-  "estimate_ahead": {"en": ", after {seconds} s of others’ speech", "ja": "・先に待っている音声 {seconds} 秒"},
+  "estimate_ready": {"en": " · ready in about {seconds} s", "ja": "・できあがりまで約 {seconds} 秒"},
   "working": {"en": "Speaking…", "ja": "読み上げています…"},
   "first_sound": {"en": "First sound after {seconds} s. Speaking on…", "ja": "最初の音まで {seconds} 秒。続きを読み上げています…"},
   "spoken": {"en": "Spoken in {seconds} s", "ja": "{seconds} 秒でできました"},

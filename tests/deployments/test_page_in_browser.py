@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,10 @@ import pytest
 import uvicorn
 from fake_crew import FakeCrew, Reply
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
 from starlette.routing import Mount
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.api import SpeechApi
+from deployments.keys import new_key
 from deployments.settings import Settings
 from voice_core.speech import Segment
 
@@ -98,41 +98,33 @@ class PatientReply(Reply):
         return await self._reply
 
 
-class Gate:
-    """Lets requests for the API in with a key only, where a test has set one."""
-
-    def __init__(self, inside: ASGIApp) -> None:
-        self.inside = inside
-        self.key: str | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = dict(scope.get("headers", ())).get(b"authorization", b"").decode()
-        if self.key is None or "/v1/" not in scope["path"] or given == f"Bearer {self.key}":
-            return await self.inside(scope, receive, send)
-        error = {"message": "this server wants a key", "type": "invalid_request_error", "param": None, "code": "no_key"}
-        return await JSONResponse({"error": error}, 401)(scope, receive, send)
-
-
 class Served(NamedTuple):
     address: str
     crew: PatientCrew
-    gate: Gate
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Served]:
+    """Serve the HTTP interface under a prefix, from a thread of this process."""
+    crew = PatientCrew()
+    app = Starlette(routes=[Mount(PREFIX, SpeechApi(settings, crew).routes())])
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Served(f"http://127.0.0.1:{port}{PREFIX}/", crew)
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    crew = PatientCrew()
-    gate = Gate(SpeechApi(Settings(voices=str(tmp_path_factory.mktemp("voices"))), crew).routes())
-    app = Starlette(routes=[Mount(PREFIX, gate)])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=1))
-    serving = threading.Thread(target=server.run)
-    serving.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield Served(f"http://127.0.0.1:{port}{PREFIX}/", crew, gate)
-    server.should_exit = True
-    serving.join()
+    with serving(Settings(voices=str(tmp_path_factory.mktemp("voices")))) as served:
+        yield served
 
 
 @pytest.fixture(scope="module", params=[PHONE, DESK], ids=["phone", "desk"])
@@ -202,7 +194,6 @@ class Page:
 @pytest.fixture
 def page(chromium: Any, served: Served) -> Iterator[Page]:
     served.crew.waits = False
-    served.gate.key = None
     chromium.get(served.address)
     page = Page(chromium)
     page.wait_for("#model", "fake")
@@ -348,12 +339,14 @@ def test_light_and_dark_can_be_switched(page: Page) -> None:
     assert background() == before
 
 
-def test_a_server_with_keys_is_asked_again_with_one(page: Page, served: Served) -> None:
-    served.gate.key = "s3cret"
-    page.write("#input", TEXT)
-    page.click("#speak .main")
-    page.wait_for("#key-reason", "this server wants a key")
-    page.write("#key-value", "s3cret")
-    page.click("#key button")
-    page.wait_for("#speak .status", "Spoken in")
-    assert not page.one("#key").is_displayed()
+def test_a_server_that_wants_a_key_is_asked_again_with_one(page: Page, tmp_path: Path) -> None:
+    key, line = new_key("ann")
+    (tmp_path / "keys.jsonl").write_text(line + "\n")
+    with serving(Settings(voices=str(tmp_path / "voices"), api_keys=str(tmp_path / "keys.jsonl"))) as served:
+        page.driver.get(served.address)
+        page.wait_for("#key-reason", "an API key is needed")
+        page.write("#key-value", key)
+        page.click("#key button")
+        page.wait_for("#model", "fake")
+        speak(page)
+        assert not page.one("#key").is_displayed()
