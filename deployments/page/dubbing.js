@@ -11,6 +11,7 @@ import { wavFile } from "./wav.js";
 
 const PATH = "v1/audio/dub";
 const HEARD_FORMAT = "wav"; // its header tells the rate
+const CAPTIONS = "srt"; // that come with the track; others are asked for
 const VTT_SPEAKER = /<v(?:\.[^\s>]+)?\s+([^>]+)>/g;
 
 export class DubView {
@@ -18,7 +19,7 @@ export class DubView {
   #job = new Job(this.#form);
   #transport = new Transport(this.#form.querySelector(".player"), (index) => this.#markSounding(index));
   #file = null;
-  #dubbed = null; // {request, track, report, captions}
+  #dubbed = null; // {name, request, track, report, captions}
 
   constructor() {
     const file = this.#find("#cues-file");
@@ -76,13 +77,15 @@ export class DubView {
   #dub() {
     wakeSound();
     const began = performance.now();
-    const dubbed = { request: this.#request(), track: new Track(), report: null };
+    const dubbed = { name: this.#file.name, request: this.#request(), track: new Track(), report: null };
     return this.#job.run(async (signal) => {
-      this.#dubbed = dubbed;
-      this.#begin();
-      const wanted = { ...dubbed.request, response_format: HEARD_FORMAT, captions: "srt", stream_format: "sse" };
+      this.#beginProgress();
+      const wanted = { ...dubbed.request, response_format: HEARD_FORMAT, captions: CAPTIONS, stream_format: "sse" };
       try {
-        for await (const event of events(PATH, wanted, { last: "dub.done", signal })) this.#hear(event);
+        for await (const event of events(PATH, wanted, { last: "dub.done", signal })) {
+          if (this.#dubbed !== dubbed) this.#show(dubbed); // what was there stays until there is something new
+          this.#hear(event);
+        }
       } finally {
         this.#find("progress").hidden = true;
       }
@@ -90,13 +93,17 @@ export class DubView {
     });
   }
 
-  #begin() {
+  #beginProgress() {
     const progress = this.#find("progress");
     progress.hidden = false;
     progress.removeAttribute("value"); // how many cues there are comes with the first
     this.#job.tell("dub_starts");
+  }
+
+  #show(dubbed) {
+    this.#dubbed = dubbed;
     this.#find("tbody").replaceChildren();
-    this.#transport.load(this.#dubbed.track);
+    this.#transport.load(dubbed.track);
     this.#showDownloads();
     this.#find(".result").hidden = false;
   }
@@ -132,10 +139,9 @@ export class DubView {
   /** Cues come in the order in which they are done, and are listed in that of the film. */
   #showCue(cue) {
     const body = this.#find("tbody");
-    const row = this.#cueRow(cue);
-    const after = [...body.rows].find((one) => Number(one.dataset.index) >= cue.index);
-    if (after?.dataset.index === row.dataset.index) after.replaceWith(row);
-    else body.insertBefore(row, after ?? null);
+    let before = body.lastElementChild;
+    while (before && Number(before.dataset.index) > cue.index) before = before.previousElementSibling;
+    body.insertBefore(this.#cueRow(cue), before ? before.nextElementSibling : body.firstElementChild);
   }
 
   #cueRow(cue) {
@@ -203,8 +209,9 @@ export class DubView {
   #downloadAudio() {
     const { request, track } = this.#dubbed;
     const format = this.#find("#dub-format").value;
-    this.#deliver(this.#fileName(fileEnding(format)), async (signal) => {
-      if (format === HEARD_FORMAT) return wavFile(track.samples, track.sampleRate);
+    const file = this.#fileName(fileEnding(format));
+    if (format === HEARD_FORMAT) return download(wavFile(track.samples, track.sampleRate), file);
+    return this.#deliver(file, async (signal) => {
       const { audio, media_type: type } = await this.#again({ ...request, response_format: format }, signal);
       return new Blob([bytesOf(audio)], { type });
     });
@@ -216,9 +223,10 @@ export class DubView {
   }
 
   #downloadCaptions(captions) {
-    const { request, captions: srt } = this.#dubbed;
-    this.#deliver(this.#fileName(captions), async (signal) => {
-      if (captions === "srt") return new Blob([srt]);
+    const { request, captions: told } = this.#dubbed;
+    const file = this.#fileName(captions);
+    if (captions === CAPTIONS) return download(new Blob([told]), file);
+    return this.#deliver(file, async (signal) => {
       return new Blob([(await this.#again({ ...request, captions }, signal)).captions]);
     });
   }
@@ -230,7 +238,7 @@ export class DubView {
   }
 
   #deliver(file, make) {
-    this.#job.run(async (signal) => {
+    return this.#job.run(async (signal) => {
       this.#job.tell("preparing");
       download(await make(signal), file);
       this.#job.tell("downloaded", { file });
@@ -239,7 +247,7 @@ export class DubView {
 
   /** film.srt → film.wav */
   #fileName(ending) {
-    return `${this.#file.name.replace(/\.[^.]*$/, "")}.${ending}`;
+    return `${this.#dubbed.name.replace(/\.[^.]*$/, "")}.${ending}`;
   }
 
   #find(selector) {

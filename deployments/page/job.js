@@ -37,10 +37,6 @@ export class Job {
     }
   }
 
-  get running() {
-    return this.#controller !== null;
-  }
-
   cancel() {
     this.#controller?.abort();
   }

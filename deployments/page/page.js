@@ -8,6 +8,7 @@ import { SpeakView } from "./speaking.js";
 import { VoicesView } from "./voices.js";
 
 const THEME_KEPT_AS = "voice-serve.theme";
+const DARK = matchMedia("(prefers-color-scheme: dark)");
 const WIDE = matchMedia("(min-width: 60rem)"); // as in page.css
 
 const tabs = [...document.querySelectorAll('[role="tab"]')];
@@ -35,16 +36,18 @@ function wireTabs() {
 }
 
 function wireTheme() {
-  const root = document.documentElement;
-  const isDark = () => getComputedStyle(root).colorScheme === "dark" ||
-    (!root.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
-  const kept = localStorage.getItem(THEME_KEPT_AS);
-  if (kept) root.dataset.theme = kept;
+  const theme = document.documentElement.dataset;
+  const repaint = () => { // pictures don't follow by themselves
+    for (const picture of document.querySelectorAll("canvas")) picture.dispatchEvent(new Event("theme"));
+  };
+  theme.theme = localStorage.getItem(THEME_KEPT_AS) ?? "";
   document.getElementById("theme").addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    localStorage.setItem(THEME_KEPT_AS, root.dataset.theme);
-    document.dispatchEvent(new Event("theme"));
+    const isDark = theme.theme ? theme.theme === "dark" : DARK.matches;
+    theme.theme = isDark ? "light" : "dark";
+    localStorage.setItem(THEME_KEPT_AS, theme.theme);
+    repaint();
   });
+  DARK.addEventListener("change", repaint);
 }
 
 function wireKey() {

@@ -45,21 +45,32 @@ export async function ask(path, { json, form, method, accept = "*/*", signal } =
 /** Yield the events of a stream; BrokenOff if it ends without one of type `last`. */
 export async function* events(path, json, { last, signal }) {
   const response = await ask(path, { json, accept: "text/event-stream", signal });
+  for await (const line of linesOf(response)) {
+    if (!line.startsWith("data:")) continue; // a comment that keeps the connection alive, or the end of an event
+    const event = JSON.parse(line.slice("data:".length));
+    if (event.error) throw new ServerError(event.error);
+    yield event;
+    if (event.type === last) return;
+  }
+  throw new BrokenOff();
+}
+
+async function* linesOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let unread = "";
-  for (;;) {
-    const { value, done } = await reader.read().catch((error) => rethrow(error, BrokenOff));
-    if (done) throw new BrokenOff();
-    unread += value;
-    const lines = unread.split("\n");
-    unread = lines.pop();
-    for (const line of lines) {
-      if (!line.startsWith("data:")) continue; // a comment that keeps the connection alive, or the end of an event
-      const event = JSON.parse(line.slice("data:".length));
-      if (event.error) throw new ServerError(event.error);
-      yield event;
-      if (event.type === last) return;
+  let unread = [];
+  try {
+    for (;;) {
+      const { value, done } = await reader.read().catch((error) => rethrow(error, BrokenOff));
+      if (done) return;
+      const [end, ...lines] = value.split("\n");
+      unread.push(end);
+      for (const line of lines) {
+        yield unread.join("");
+        unread = [line];
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {}); // whoever stopped listening knows why
   }
 }
 

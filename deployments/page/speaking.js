@@ -191,8 +191,9 @@ export class SpeakView {
   /** The samples are here; every other format is written by the server, which has the segments in its cache. */
   #downloadAudio(take) {
     const format = this.#find("#response_format").value;
-    this.#deliver(`speech-${take.seed}.${fileEnding(format)}`, async (signal) => {
-      if (format === HEARD_FORMAT) return wavFile(take.track.samples, take.track.sampleRate);
+    const file = `speech-${take.seed}.${fileEnding(format)}`;
+    if (format === HEARD_FORMAT) return download(wavFile(take.track.samples, take.track.sampleRate), file);
+    return this.#deliver(file, async (signal) => {
       const response = await ask(PATH, { json: { ...take.again, response_format: format }, signal });
       return response.blob();
     });
@@ -200,7 +201,7 @@ export class SpeakView {
 
   #downloadCaptions(captions) {
     const take = this.#shown;
-    this.#deliver(`speech-${take.seed}.${captions}`, async (signal) => {
+    return this.#deliver(`speech-${take.seed}.${captions}`, async (signal) => {
       const json = { ...take.again, response_format: HEARD_FORMAT, captions };
       const response = await ask(PATH, { json, accept: "application/json", signal });
       const { audios } = await response.json();
@@ -209,7 +210,7 @@ export class SpeakView {
   }
 
   #deliver(file, make) {
-    this.#job.run(async (signal) => {
+    return this.#job.run(async (signal) => {
       this.#job.tell("preparing");
       download(await make(signal), file);
       this.#job.tell("downloaded", { file });

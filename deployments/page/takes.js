@@ -51,7 +51,9 @@ export function takeCard(take, number, actions) {
   play.addEventListener("click", actions.play);
   seed.addEventListener("click", actions.reuse);
   file.addEventListener("click", actions.download);
-  new ResizeObserver(() => new Waveform(picture).draw(take.track, 0)).observe(picture);
+  const draw = () => new Waveform(picture).draw(take.track, 0);
+  new ResizeObserver(draw).observe(picture);
+  picture.addEventListener("theme", draw);
   const head = make("div", { className: "row" }, play, title, seconds);
   return make("li", {}, head, show, told, make("div", { className: "row" }, seed, file));
 }

@@ -31,8 +31,7 @@ export class Transport {
     this.#canvas.addEventListener("pointermove", (event) => event.buttons && this.#seekWith(event));
     this.#canvas.addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(() => this.#draw()).observe(this.#canvas);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
-    document.addEventListener("theme", () => this.#draw());
+    this.#canvas.addEventListener("theme", () => this.#draw());
   }
 
   load(track) {

@@ -14,9 +14,9 @@ export class Waveform {
   draw(track, position) {
     const pixels = window.devicePixelRatio;
     const { clientWidth: width, clientHeight: height } = this.#canvas;
-    if (!width || !track?.sampleRate) return;
-    this.#canvas.width = width * pixels;
+    this.#canvas.width = width * pixels; // which also wipes what was there
     this.#canvas.height = height * pixels;
+    if (!width || !track.sampleRate) return;
     const paint = this.#canvas.getContext("2d");
     paint.scale(pixels, pixels);
     const style = getComputedStyle(this.#canvas);
