@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` here: Serve needs the class of build's parameter.
 
 import asyncio
+import math
 import os
 import time
 from dataclasses import replace
@@ -46,7 +47,7 @@ class FakeSynthesizer:
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._admission = Admission.model_validate(user_config)
 
-    async def speak(self, segment: Segment) -> list[Speech]:
+    async def speak(self, segment: Segment, seconds_left: float = math.inf) -> list[Speech]:
         with self._workload.take(segment):
             async with self._slots:
                 self._count(+1)
@@ -63,9 +64,13 @@ class FakeSynthesizer:
         """Return what a change changes, or not: the process, the weights' name, a live setting."""
         return os.getpid(), self._settings.model, self._admission.segments
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
+    async def counters(self) -> EngineCounters:
         self._count(0)
-        return self._workload.report(EngineCounters(0, 0, round(self._steps), round(self._row_steps)))
+        rows = {"rows_active": self._speaking, "rows_waiting": 0}
+        return EngineCounters(0, 0, round(self._steps), round(self._row_steps), **rows)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return self._workload.report(await self.counters())
 
     def _count(self, more: int) -> None:
         """Let the decoder's clock catch up, then take a row in or out."""
