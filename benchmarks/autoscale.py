@@ -385,7 +385,17 @@ class Work:
 
 
 def measured_work() -> Work:
-    facts = ModelFacts("m", 16000, 50.0, 20.0, "cuda", 16, "codec", 1.0)
+    facts = ModelFacts(
+        model_id="m",
+        sample_rate=16000,
+        frames_per_second=FRAMES_PER_SECOND,
+        longest_seconds=20.0,
+        device="cuda",
+        max_rows=16,
+        code_fingerprint="codec",
+        model_fingerprint="model",
+        load_seconds=1.0,
+    )
     wanted = SpeechRequest(model="m", voice="default", input="It was not the answer that we had hoped for. " * 3)
     script_ms = best_ms(lambda: write_script(wanted, facts), 20)
     noise = np.random.default_rng(0).normal(0, 0.1, 16000 * 15).astype(np.float32)

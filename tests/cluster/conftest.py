@@ -18,6 +18,26 @@ with warnings.catch_warnings():  # importing ray.serve warns of deprecations in 
     from ray.cluster_utils import Cluster
 
 GPU_NODES = 3
+STORE_BYTES = 100_000_000
+TRIES = 3
+
+
+def started_cluster() -> Cluster:
+    """Ray gives a node 30 s to start, which a busy machine may not have at first."""
+    for _ in range(TRIES - 1):
+        cluster = Cluster()
+        try:
+            return add_nodes(cluster)
+        except Exception:  # Ray has no name for it
+            cluster.shutdown()
+    return add_nodes(Cluster())
+
+
+def add_nodes(cluster: Cluster) -> Cluster:
+    cluster.add_node(num_cpus=8, num_gpus=0, include_dashboard=False, object_store_memory=STORE_BYTES)
+    for _ in range(GPU_NODES):
+        cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=STORE_BYTES)
+    return cluster
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +46,7 @@ def base_url() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    head = {"num_cpus": 8, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(GPU_NODES):
-        cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=100_000_000)
+    cluster = started_cluster()
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
     yield f"http://127.0.0.1:{port}"
