@@ -17,7 +17,7 @@ with warnings.catch_warnings():  # importing ray.serve warns of deprecations in 
     from ray import serve
     from ray.cluster_utils import Cluster
 
-GPU_NODES = 3
+GPUS = (2, 1)  # of the two nodes beside the head
 STORE_BYTES = 100_000_000
 TRIES = 3
 
@@ -35,14 +35,14 @@ def started_cluster() -> Cluster:
 
 def add_nodes(cluster: Cluster) -> Cluster:
     cluster.add_node(num_cpus=8, num_gpus=0, include_dashboard=False, object_store_memory=STORE_BYTES)
-    for _ in range(GPU_NODES):
-        cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=STORE_BYTES)
+    for gpus in GPUS:
+        cluster.add_node(num_cpus=4, num_gpus=gpus, object_store_memory=STORE_BYTES)
     return cluster
 
 
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
-    """Where a proxy listens, in front of three nodes with a GPU each and a head without."""
+    """Where a proxy listens, on the head, before two nodes with three GPUs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

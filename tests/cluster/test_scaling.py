@@ -1,4 +1,4 @@
-"""Replicas follow the load on a cluster of four nodes, and nobody's request is lost on the way up or down."""
+"""Replicas follow the load on a cluster of three nodes, and nobody's request is lost on the way up or down."""
 
 from __future__ import annotations
 
