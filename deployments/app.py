@@ -43,7 +43,7 @@ def build(settings: Settings) -> Application:
     synthesizer = _with_resources(Synthesizer, synthesizer_resources).bind(
         settings.model_copy(update={"device": device})
     )
-    composer = _with_resources(Composer, {"num_cpus": COMPOSER_CPUS, **hidden_gpu}).bind()
+    composer = _with_resources(Composer, {"num_cpus": COMPOSER_CPUS, **hidden_gpu}).bind(settings)
     voice_encoder = _with_resources(VoiceEncoder, {"num_cpus": VOICE_ENCODER_CPUS, **hidden_gpu}).bind(settings)
     transcriber = None
     if settings.whisper_model is not None:

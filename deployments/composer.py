@@ -10,6 +10,8 @@ from typing import Self
 import numpy as np
 from ray import serve
 
+from deployments import logs, traces
+from deployments.settings import Settings
 from voice_core.audio.formats import encode, format_named
 from voice_core.audio.joining import Joiner, Part
 from voice_core.audio.waveform import Waveform
@@ -50,8 +52,15 @@ class Composed:
 class Composer:
     """Takes the segments of one sample in order and gives back one file."""
 
-    async def compose(self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> Composed:
-        return await asyncio.to_thread(compose, speeches, audio_format, pause_seconds)
+    def __init__(self, settings: Settings) -> None:
+        logs.set_up(texts=settings.log_texts)
+        traces.set_up(settings.traces, "Composer")
+
+    async def compose(
+        self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float, traceparent: str | None = None
+    ) -> Composed:
+        with traces.span("compose", traceparent, segments=len(speeches), format=audio_format):
+            return await asyncio.to_thread(compose, speeches, audio_format, pause_seconds)
 
     async def answers(self) -> bool:
         """For whoever wants to know whether somebody is here."""

@@ -11,7 +11,7 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
-from deployments import logs, metrics
+from deployments import logs, metrics, traces
 from deployments.api import SpeechApi
 from deployments.composer import Composed
 from deployments.fan_out import PendingReply
@@ -44,10 +44,11 @@ class ServeCrew:
         return cast(PendingReply[ModelFacts], self._synthesizer.facts.remote())
 
     def speak(self, segment: Segment) -> PendingReply[list[Speech]]:
-        return cast(PendingReply[list[Speech]], self._synthesizer.speak.remote(segment, current_visit().seconds_left))
+        reply = self._synthesizer.speak.remote(segment, current_visit().seconds_left, traces.traceparent())
+        return cast(PendingReply[list[Speech]], reply)
 
     def compose(self, speeches: Sequence[Speech], audio_format: str, pause_seconds: float) -> PendingReply[Composed]:
-        reply = self._composer.compose.remote(speeches, audio_format, pause_seconds)
+        reply = self._composer.compose.remote(speeches, audio_format, pause_seconds, traces.traceparent())
         return cast(PendingReply[Composed], reply)
 
     def learn(self, file: bytes, field: str) -> PendingReply[LearnedReference]:
@@ -114,6 +115,7 @@ class Ingress:
     ) -> None:
         logs.set_up(texts=settings.log_texts)
         metrics.use(metrics.RayMeter())
+        traces.set_up(settings.traces, "Ingress")
         self._api = SpeechApi(settings, ServeCrew(synthesizer, composer, voice_encoder, transcriber))
 
     def __serve_build_asgi_app__(self) -> Starlette:

@@ -10,7 +10,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments import metrics
+from deployments import metrics, traces
 from deployments.errors import CLIENT_LEFT, ApiError, deadline_exceeded
 from deployments.keys import KeyRing
 from deployments.logs import tell
@@ -69,7 +69,8 @@ class Reception:
             async with asyncio.timeout(None) as visit.timeout:
                 visit.end_after(longest_seconds)
                 upload = Upload(receive, self._settings.longest_upload_seconds)
-                await self._app(scope, upload if scope["type"] == "http" else receive, answer)
+                with traces.span("request", Headers(scope=scope).get(traces.TRACEPARENT), visit=visit.id):
+                    await self._app(scope, upload if scope["type"] == "http" else receive, answer)
         except ApiError as error:
             await answer.refuse(error, receive)
         except TimeoutError:

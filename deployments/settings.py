@@ -87,6 +87,9 @@ class Settings(BaseModel):
     longest_reference_seconds: float = Field(
         default=30.0, gt=0, le=30, description="of a recording to imitate; a row of the decoder has room for 30 s"
     )
+    traces: str = Field(
+        default="off", description="where spans go: a folder, the URL of an OTLP collector (…/v1/traces), or off"
+    )
     log_texts: bool = Field(
         default=False, description="what users send may stand in logs; else it is kept out, in tracebacks too"
     )
@@ -115,6 +118,13 @@ class Settings(BaseModel):
         if place not in (MEMORY, OFF) and not _means_the_same_everywhere(place):
             raise ValueError(f"must be {MEMORY!r}, {OFF!r}, an absolute path, one that begins with ~, or a URI")
         return place
+
+    @field_validator("traces")
+    @classmethod
+    def _traces_go_somewhere(cls, where: str) -> str:
+        if where != "off" and not where.startswith(("/", "~", "http://", "https://")):
+            raise ValueError("must be 'off', an absolute path, one that begins with ~, or an http URL")
+        return where
 
     @field_validator("api_keys")
     @classmethod

@@ -19,6 +19,7 @@ from deployments.answers import told_seconds
 from deployments.composer import Span
 from deployments.errors import ApiError, api_error, deadline_exceeded
 from deployments.manifest import captions, segment_row, whole_manifest
+from deployments.metrics import Playback
 from deployments.script import Script
 from deployments.speaking import Utterance
 from deployments.speech_request import SpeechRequest
@@ -131,9 +132,14 @@ async def streamed_answer(
 
 
 async def _from(first: list[Utterance], rest: AsyncGenerator[list[Utterance]]) -> AsyncGenerator[Utterance]:
+    """Yield the segments one by one, and reckon whether somebody who listens meanwhile ever has to wait."""
+    listener = Playback()
+    listener.came(first[0].speech.seconds)
     yield first[0]
     async for (utterance,) in rest:
+        listener.came(utterance.speech.seconds)
         yield utterance
+    listener.ended()
 
 
 async def _audio(recording: Recording, segments: AsyncGenerator[Utterance]) -> AsyncGenerator[bytes]:

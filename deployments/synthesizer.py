@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
-from deployments import logs, metrics
+from deployments import logs, metrics, traces
 from deployments.logs import tell
 from deployments.settings import Admission, Settings
 from deployments.workload import Workload
@@ -79,6 +79,7 @@ class Synthesizer:
         self._workload = Workload(self._decoder.facts)
         logger.info("Speaks with %s", self._decoder.facts)
         metrics.use(metrics.RayMeter())
+        traces.set_up(settings.traces, "Synthesizer")
         threading.Thread(target=self._tell_figures, name="figures", daemon=True).start()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -87,7 +88,9 @@ class Synthesizer:
         door.set_max_batch_size(admission.segments)
         door.set_batch_wait_timeout_s(admission.window_seconds)
 
-    async def speak(self, segment: Segment, seconds_left: float = math.inf) -> list[Speech]:
+    async def speak(
+        self, segment: Segment, seconds_left: float = math.inf, traceparent: str | None = None
+    ) -> list[Speech]:
         """Return one speech for every seed of the segment.
 
         After `seconds_left` nobody waits for it, and its rows go: also those of an ingress that has died meanwhile.
@@ -96,10 +99,11 @@ class Synthesizer:
         began = time.monotonic()
         try:
             limit_seconds = None if seconds_left == math.inf else seconds_left + GRACE_SECONDS
-            with self._workload.take(segment):
+            with self._workload.take(segment), traces.span("segment", traceparent, index=segment.index):
                 async with asyncio.timeout(limit_seconds):
                     ticket = await self._admit(arrival)
                     speeches = await asyncio.wrap_future(ticket.future)
+                traces.phases(ticket.phases)
         except (asyncio.CancelledError, TimeoutError):
             if arrival.ticket is not None:
                 arrival.ticket.cancel()
@@ -113,6 +117,7 @@ class Synthesizer:
             seconds=round(time.monotonic() - began, 4),
             audio_seconds=round(sum(speech.seconds for speech in speeches), 3),
             finish_reasons=[str(speech.finish_reason) for speech in speeches],
+            **{f"{phase}_seconds": round(end - start, 4) for phase, (start, end) in ticket.phases.items()},
         )
         return speeches
 

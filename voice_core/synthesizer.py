@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"  # the model's name for the voice in the package
 
+PHASES = ("queue", "prefill", "decode", "codec")  # of a segment: it waits, is read, is spoken, becomes sound
+
 LONGEST_PROMPT_SECONDS = 30.0  # room in a slot for the voice prompt
 WARM_UP_FRAMES = 15  # a little more than the model's shortest speech
 
@@ -60,6 +62,22 @@ class SpeechTicket:
         self._handles: list[RowHandle] = []
         self.cancelled = False
         self.text_tokens = 0  # that the encoder reads for each row
+        self.submitted_at = time.time()
+        self.decoded_at: float | None = None
+        self.sounded_at: float | None = None
+
+    @property
+    def phases(self) -> dict[str, tuple[float, float]]:
+        """Return when each phase that is over began and ended, on time.time's clock."""
+        chosen = [handle.chosen_at for handle in self._handles if handle.chosen_at is not None]
+        admitted = [handle.admitted_at for handle in self._handles if handle.admitted_at is not None]
+        edges = [self.submitted_at, min(chosen, default=None), min(admitted, default=None)]
+        edges += [self.decoded_at, self.sounded_at]
+        return {
+            name: (start, end)
+            for name, start, end in zip(PHASES, edges, edges[1:], strict=False)
+            if start is not None and end is not None
+        }
 
     def cancel(self) -> None:
         """Free the decoder of the segment's rows; the future then raises SynthesisError."""
@@ -212,6 +230,7 @@ class Synthesizer:
         if errors or ticket.cancelled:
             ticket.future.set_exception(errors[0] if errors else SynthesisError("the segment was called off"))
             return
+        ticket.decoded_at = time.time()
         rows = [handle.future.result() for handle in ticket._handles]
         sounds = self._codec.submit([row.codes for row in rows])
         sounds.add_done_callback(partial(self._deliver, ticket, rows))
@@ -220,6 +239,7 @@ class Synthesizer:
         if (error := sounds.exception()) is not None:
             ticket.future.set_exception(error)
             return
+        ticket.sounded_at = time.time()
         segment = ticket.segment
         ticket.future.set_result(
             [

@@ -58,6 +58,8 @@ class RowHandle:
         self.row = row
         self.request = request
         self.batch = batch  # in no hurry: every other row that waits goes first
+        self.chosen_at: float | None = None  # on time.time's clock: when it got its slot,
+        self.admitted_at: float | None = None  # and when its text and prompt were read
         self.number: int | None = None  # the decoder's, once it is admitted
         self.future: Future[SpokenRow] = Future()
         self.future.set_running_or_notify_cancel()  # only `cancel` below calls it off, never the future's own
@@ -191,6 +193,7 @@ class Engine:
             numbers: list[int] = end.value
             for number, handle in zip(numbers, self._entering, strict=True):
                 handle.number = number
+                handle.admitted_at = time.time()
             self._live.update(zip(numbers, self._entering, strict=True))
             self._entering, self._admission = [], None
             self._resolve(self._decoder.retire())
@@ -202,6 +205,8 @@ class Engine:
         self._entering = self._chosen()
         if not self._entering:
             return False
+        for handle in self._entering:
+            handle.chosen_at = time.time()
         self._passes += not self._live
         self._admission = self._decoder.admission([handle.row for handle in self._entering])
         return True
