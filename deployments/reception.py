@@ -7,6 +7,7 @@ import logging
 import time
 from pathlib import Path
 
+from ray.exceptions import RayError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -68,9 +69,10 @@ class Reception:
             self._check_key(visit, scope)
             async with asyncio.timeout(None) as visit.timeout:
                 visit.end_after(longest_seconds)
-                upload = Upload(receive, self._settings.longest_upload_seconds)
+                incoming = Incoming(scope, receive)
+                upload = Upload(incoming, self._settings.longest_upload_seconds)
                 with traces.span("request", Headers(scope=scope).get(traces.TRACEPARENT), visit=visit.id):
-                    await self._app(scope, upload if scope["type"] == "http" else receive, answer)
+                    await self._app(scope, upload if scope["type"] == "http" else incoming, answer)
         except ApiError as error:
             await answer.refuse(error, receive)
         except TimeoutError:
@@ -147,6 +149,20 @@ class Answer:
             raise error
         else:
             await error.response()(self._scope, receive, self)
+
+
+class Incoming:
+    """What a client sends, through Serve's proxy; a proxy that lets go of a client has cancelled our question."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._disconnect = {"type": f"{scope['type']}.disconnect"}
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        try:
+            return await self._receive()
+        except RayError:  # Serve tells us that way, some of the times
+            return dict(self._disconnect)
 
 
 class Upload:

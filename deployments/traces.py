@@ -1,8 +1,8 @@
 """Traces: how long which part of a request took, in OpenTelemetry's terms, across processes.
 
-Off by default, and then nothing of OpenTelemetry is imported. A caller's `traceparent` (W3C) is joined; from the ingress
-it travels with every call. Serve's own `tracing_config` tells of proxies and handles, but knows nothing of rows; ours
-stands beside it and needs neither it nor Ray's dashboard.
+Off by default, and then nothing of OpenTelemetry is imported. A caller's `traceparent` (W3C) is joined; from the
+ingress it travels with every call. Serve's own `tracing_config` tells of proxies and handles, but knows nothing of rows;
+ours stands beside it and needs neither it nor Ray's dashboard.
 """
 
 from __future__ import annotations

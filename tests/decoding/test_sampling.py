@@ -105,3 +105,7 @@ def test_logits_that_are_no_numbers_are_told_row_by_row() -> None:
 def test_a_tiny_temperature_is_greedy() -> None:
     assert Sampling(1e-38).greedy
     assert not Sampling(0.01).greedy
+
+
+def test_a_min_p_too_small_for_its_reciprocal_is_one_that_keeps_everything() -> None:
+    assert Demand.of([Sampling(top_k=5, min_p=1e-320)], vocab_size=500).candidates == 500

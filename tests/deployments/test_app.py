@@ -67,6 +67,7 @@ def test_every_setting_is_an_option_of_the_launcher() -> None:
         whisper_model="elsewhere",
         segment_cache="/spoken",
         segment_cache_bytes=13,
+        traces="/spans",
         longest_dub_seconds=14,
         longest_wait_seconds=15,
         longest_request_seconds=16,

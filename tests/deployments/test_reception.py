@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import TaskCancelledError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
@@ -33,7 +34,7 @@ async def speech(request: Request) -> Response:
     """Take as long as the body says, as the request lets itself."""
     try:
         wanted = json.loads(await request.body())
-    except ApiError as error:
+    except (ApiError, ClientDisconnect) as error:
         return error_response(request, error)
     visit = current_visit()
     visit.end_after(wanted.get("timeout_seconds"))
@@ -198,6 +199,20 @@ def test_a_body_that_trickles_is_refused_with_408() -> None:
     assert sent[0]["status"] == 408
     assert (b"connection", b"close") in sent[0]["headers"]
     assert json.loads(sent[1]["body"])["error"]["code"] == "upload_timeout"
+
+
+def test_a_proxy_that_has_let_go_of_its_client_is_a_client_who_left(tally: Tally) -> None:
+    """Serve's proxy cancels the call by which we ask it for the body; that is no bug of ours."""
+
+    async def proxy() -> Message:
+        raise TaskCancelledError
+
+    async def nobody(message: Message) -> None:
+        pass
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/audio/speech", "headers": [], "query_string": b""}
+    asyncio.run(interface(Settings())(scope, proxy, nobody))
+    assert tally["voice_requests_total", "/v1/audio/speech", "499"] == 1
 
 
 def test_a_good_request_id_is_kept_and_another_is_replaced(client: TestClient) -> None:

@@ -75,7 +75,8 @@ def _candidates(sampling: Sampling, vocab_size: int) -> int:
         return vocab_size  # min_p may keep nothing, and then top_p alone decides
     bound = sampling.top_k
     if 0 < sampling.min_p < 1:
-        bound = max(bound, math.ceil(1 / sampling.min_p))  # probabilities sum to 1
+        likely = min(1 / sampling.min_p, vocab_size)  # probabilities sum to 1; the quotient may be infinite
+        bound = max(bound, math.ceil(likely))
     return min(bound + SPARE_CANDIDATES, vocab_size)
 
 
