@@ -8,7 +8,7 @@ MODEL ?= embedded
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test cluster-test check format clean
+.PHONY: serve test cluster-test check audit format clean
 
 serve: $(VENV)/installed
 	exec $(BIN)/python -m deployments --model $(MODEL) --host $(HOST) --port $(PORT)
@@ -24,6 +24,11 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py --report
+
+# Fails for known vulnerabilities that a newer version mends; `check` only tells of them.
+audit: $(VENV)/installed-dev
+	$(BIN)/python .ci/audit.py
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .

@@ -1,7 +1,7 @@
 """Traces: how long which part of a request took, in OpenTelemetry's terms, across processes.
 
 Off by default, and then nothing of OpenTelemetry is imported. A caller's `traceparent` (W3C) is joined; from the
-ingress it travels with every call. Serve's own `tracing_config` tells of proxies and handles, but knows nothing of rows;
+ingress it travels with every call. Serve's own `tracing_config` tells of proxies and handles and knows nothing of rows;
 ours stands beside it and needs neither it nor Ray's dashboard.
 """
 
