@@ -8,7 +8,7 @@ MODEL ?= embedded
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test cluster-test check audit format clean
+.PHONY: serve test cluster-test schema-test check audit format clean
 
 serve: $(VENV)/installed
 	exec $(BIN)/python -m deployments --model $(MODEL) --host $(HOST) --port $(PORT)
@@ -19,6 +19,10 @@ test: $(VENV)/installed-dev
 # Several Ray nodes on this machine: minutes, and a few GB of memory.
 cluster-test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -rs -m "cluster and not gpu" tests/cluster tests/deployments
+
+# Asks a service that is running for whatever its description allows and forbids; it speaks real sentences for minutes.
+schema-test: $(VENV)/installed-dev
+	$(BIN)/schemathesis run http://$(HOST):$(PORT)/openapi.json
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -8,7 +8,6 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,6 +16,7 @@ from deployments.body import JSON
 from deployments.composer import Composed
 from deployments.manifest import CAPTION_MEDIA_TYPES, captions, segment_row, whole_manifest
 from deployments.script import Script
+from deployments.shapes import Manifest, SampleObject, SegmentRow, SpeechObject
 from deployments.speaking import Utterance
 from deployments.speech_request import SpeechRequest
 from voice_core.speech import FinishReason
@@ -51,7 +51,7 @@ class Take:
         return sum(utterance.speech.dropped_codes for utterance in self.utterances)
 
     @property
-    def segment_rows(self) -> list[dict[str, Any]]:
+    def segment_rows(self) -> list[SegmentRow]:
         rate = self.composed.sample_rate
         return [
             segment_row(utterance, span, rate)
@@ -62,9 +62,11 @@ class Take:
 def answer(request: Request, wanted: SpeechRequest, script: Script, takes: list[Take]) -> Response:
     """Return what was asked for: several samples, and whoever says that JSON is accepted, get an object."""
     if wanted.n > 1 or JSON in request.headers.get("accept", ""):
-        return JSONResponse({"audios": [_described(wanted, script, take) for take in takes], "warnings": []})
+        audios = [_described(wanted, script, take) for take in takes]
+        whole: SpeechObject = {"audios": audios, "warnings": list(script.warnings)}
+        return JSONResponse(whole)
     (take,) = takes
-    headers = file_headers(take)
+    headers = file_headers(take) | warning_headers(script)
     if wanted.captions is None and not wanted.manifest:
         return Response(take.composed.audio, media_type=take.composed.media_type, headers=headers)
     return _side_by_side(wanted, script, take, headers)
@@ -85,15 +87,20 @@ def file_headers(take: Take) -> dict[str, str]:
     return headers
 
 
-def _described(wanted: SpeechRequest, script: Script, take: Take) -> dict[str, Any]:
-    described: dict[str, Any] = {
+def warning_headers(script: Script) -> dict[str, str]:
+    """Return the header that tells what has no effect, where there is anything to tell."""
+    return {"X-Warnings": "; ".join(script.warnings)} if script.warnings else {}
+
+
+def _described(wanted: SpeechRequest, script: Script, take: Take) -> SampleObject:
+    described: SampleObject = {
         "seed": take.seed,
         "audio": base64.b64encode(take.composed.audio).decode(),
         "format": wanted.response_format,
         "media_type": take.composed.media_type,
         "sample_rate": take.composed.sample_rate,
         "seconds": round(take.composed.seconds, 3),
-        "finish_reasons": take.finish_reasons,
+        "finish_reasons": [reason.value for reason in take.finish_reasons],
         "asked_seconds": take.asked_seconds,
         "got_seconds": take.got_seconds,
         "dropped_codes": take.dropped_codes,
@@ -126,7 +133,7 @@ def _side_by_side(wanted: SpeechRequest, script: Script, take: Take, headers: di
     return Response(bytes(body), media_type=f"multipart/mixed; boundary={boundary}", headers=headers)
 
 
-def _manifest(wanted: SpeechRequest, script: Script, take: Take) -> dict[str, Any]:
+def _manifest(wanted: SpeechRequest, script: Script, take: Take) -> Manifest:
     composed = take.composed
     return whole_manifest(wanted, script, take.seed, take.segment_rows, composed.samples, composed.sample_rate)
 

@@ -14,12 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Match, Route, WebSocketRoute
 
-from deployments import dub_api, figures, live, metrics, voices_api
+from deployments import dub_api, figures, live, metrics, openapi, voices_api
 from deployments.answers import Take, answer
 from deployments.body import FORM, JSON, content_type, read_body, read_form, require_content_type, too_large
 from deployments.composer import Composed
+from deployments.docs_page import Docs
 from deployments.door import Door, Work, chosen_priority
 from deployments.dub_api import DubApi
 from deployments.errors import api_error, error_response
@@ -32,6 +33,7 @@ from deployments.reception import Reception
 from deployments.script import Script, check_work, write_script
 from deployments.segment_cache import open_cache
 from deployments.settings import Settings
+from deployments.shapes import Alive, ModelList, ModelObject, Ready
 from deployments.speaking import Speaker, Utterance, came
 from deployments.speech_request import SpeechRequest
 from deployments.status_page import ingress_status, status_answer, version
@@ -81,6 +83,7 @@ class SpeechApi:
         self._live = LiveApi(settings, self._door, self._house, self._speaker, self._script)
         self._voices = VoicesApi(settings, self._desk, self._door)
         self._dubs = DubApi(settings, self._desk, self._door, self._house, self._speaker)
+        self._docs = Docs(settings)
         self._started_at = int(time.time())
 
     def routes(self) -> Starlette:
@@ -101,6 +104,8 @@ class SpeechApi:
                 Route("/healthz", _guarded(self.healthz), methods=["GET"]),
                 Route("/readyz", _guarded(self.readyz), methods=["GET"]),
                 *page_routes(),
+                Route(openapi.PATH, _guarded(self._docs.document), methods=["GET"]),
+                Route(openapi.DOCS_PATH, _guarded(self._docs.page), methods=["GET"]),
             ],
             lifespan=self._life,
             middleware=[Middleware(Reception, settings=self._settings)],
@@ -193,18 +198,22 @@ class SpeechApi:
 
     async def models(self, request: Request) -> Response:
         facts = await self._house.facts()
-        model = {"id": facts.model_id, "object": "model", "created": self._started_at, "owned_by": OWNER}
-        return JSONResponse({"object": "list", "data": [model]})
+        created = self._started_at
+        model: ModelObject = {"id": facts.model_id, "object": "model", "created": created, "owned_by": OWNER}
+        listed: ModelList = {"object": "list", "data": [model]}
+        return JSONResponse(listed)
 
     async def healthz(self, request: Request) -> Response:
         """The process answers; nothing is said about the model."""
-        return JSONResponse({"status": "ok"})
+        alive: Alive = {"status": "ok"}
+        return JSONResponse(alive)
 
     async def readyz(self, request: Request) -> Response:
         """A request that came now would be spoken, at once or after those before it."""
         self._door.check_open()
         facts = await self._house.check_ready()
-        return JSONResponse({"status": "ready", "model": facts.model_id})
+        ready: Ready = {"status": "ready", "model": facts.model_id}
+        return JSONResponse(ready)
 
     async def status(self, request: Request) -> Response:
         """Everything at a glance, also when not all of it is well."""
@@ -252,4 +261,12 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        error = HTTPException(405, error.detail, {"Allow": ", ".join(_methods(request))})
     return error_response(request, error)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return what can be done at this path: the router only looks at its first route."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted(set().union(*(route.methods or () for route in routes if isinstance(route, Route))))

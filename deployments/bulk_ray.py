@@ -96,7 +96,7 @@ class LineReader:
             wanted = SpeechRequest.checked(fields, longest_text_characters=LONGEST_TEXT_CHARACTERS)
             return await self._spoken(wanted), {}
         except ApiError as error:
-            return b"", error.envelope()["error"]
+            return b"", dict(error.envelope()["error"])
         except RequestError as error:
             return b"", {"message": str(error), "param": error.field, "code": "invalid_value"}
         except SynthesisError as error:

@@ -19,6 +19,7 @@ from deployments.dub_request import DubRequest
 from deployments.dub_script import Fault, Line
 from deployments.errors import ApiError
 from deployments.fan_out import in_order
+from deployments.shapes import CueRow, DubReport
 from deployments.speaking import Utterance, Wishes
 from voice_core.audio.joining import PAUSE_SECONDS, join
 from voice_core.audio.limiting import limit, reach_samples
@@ -123,7 +124,7 @@ class Dub:
                 yield {"type": "dub.audio.delta", "audio": base64.b64encode(piece).decode()}
         yield {"type": "dub.done", "report": self.report(), "captions": self.captions()}
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> DubReport:
         """Return what became of every cue, in the order of their file."""
         rows = [self._row(place) for place in range(len(self._spoken))]
         return {
@@ -186,11 +187,11 @@ class Dub:
             faults.append(Fault.TOLERANCE)
         return faults
 
-    def _row(self, place: int) -> dict[str, Any]:
+    def _row(self, place: int) -> CueRow:
         spoken, placement, rate = self._spoken[place], self._timeline.placement(place), self._timeline.sample_rate
         line = spoken.line
         heard = len(placement.sound.samples) > 0
-        row = {
+        row: CueRow = {
             "index": line.number - 1,
             "text": line.cue.text,
             "speaker": line.cue.speaker,
@@ -207,7 +208,9 @@ class Dub:
             "finish_reason": None if spoken.finish_reason is None else str(spoken.finish_reason),
             "flags": [*map(str, spoken.faults), *sorted(map(str, placement.flags))],
         }
-        return row if spoken.reason is None else row | {"reason": spoken.reason}
+        if spoken.reason is not None:
+            row["reason"] = spoken.reason
+        return row
 
     def _heard(self, place: int) -> Cue | None:
         placement, cue, rate = self._timeline.placement(place), self._lines[place].cue, self._timeline.sample_rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from deployments.body import Form
 from deployments.keys import Priority
@@ -13,15 +13,16 @@ from deployments.speech_request import (
     LONGEST_NAME_CHARACTERS,
     MOST_CANDIDATES,
     CaptionFormat,
+    LanguageTag,
+    VoiceName,
     json_object,
     json_value,
     request_error,
-    voice_name,
 )
-from voice_core.audio.formats import format_named
+from voice_core.audio.formats import FORMATS, format_named
 from voice_core.errors import RequestError
 from voice_core.speech import HIGHEST_TEMPERATURE, LARGEST_TOP_K, MAX_SEED, Sampling
-from voice_core.subtitles import CueSheet, read_cues
+from voice_core.subtitles import LONGEST_SPEAKER_CHARACTERS, CueSheet, read_cues
 from voice_core.timeline import OVERRUN_SECONDS
 
 # What stands in a form as it is; the other fields are written there as in JSON.
@@ -43,7 +44,22 @@ LOUDEST_LUFS, QUIETEST_LUFS = -5.0, -50.0
 
 _REFERENCE = Sampling()
 
-VoiceName = Annotated[str, BeforeValidator(voice_name), Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)]
+CUE_LIST = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "properties": {
+            "start_seconds": {"type": "number", "minimum": 0},
+            "end_seconds": {"type": "number", "exclusiveMinimum": 0},
+            "text": {"type": "string"},
+            "speaker": {"type": ["string", "null"], "maxLength": LONGEST_SPEAKER_CHARACTERS},
+            "index": {},  # is in captions, and says nothing
+        },
+        "required": ["start_seconds", "end_seconds", "text"],
+        "additionalProperties": False,
+    },
+}
 
 
 class DubRequest(BaseModel):
@@ -51,35 +67,72 @@ class DubRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    model: str = Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)  # any name; one model is served
-    voice: VoiceName  # of cues without a speaker, and of speakers who aren't in `voices`
-    cues: str | bytes | list[Any]  # an SRT or WebVTT file, or a list
-    voices: dict[str, VoiceName] = Field(default_factory=dict)  # by speaker
+    model: str = Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS, description="any name; one model is served")
+    voice: VoiceName = Field(description="of cues without a speaker, and of speakers who aren't in `voices`")
+    cues: Annotated[str | bytes | list[Any], WithJsonSchema({"anyOf": [{"type": "string"}, CUE_LIST]})] = Field(
+        description="the text of an SRT or WebVTT file, or a list"
+    )
+    voices: dict[str, VoiceName] = Field(default_factory=dict, description="by speaker")
 
-    response_format: str = "wav"
-    stream_format: Literal["sse"] | None = None
-    captions: CaptionFormat = "srt"
-    track_seconds: float | None = Field(default=None, gt=0)  # of the film; none: to the end of the last cue
-    overrun_seconds: float = Field(default=OVERRUN_SECONDS, ge=0, le=LONGEST_OVERRUN_SECONDS)
-    max_characters_per_second: float | None = Field(default=25.0, gt=0)
+    response_format: str = Field(default="wav", json_schema_extra={"enum": list(FORMATS)}, description="of the track")
+    stream_format: Literal["sse"] | None = Field(
+        default=None, description="`sse`: events, a progress for every cue; none: one object at the end"
+    )
+    captions: CaptionFormat = Field(default="srt", description="of what is heard")
+    track_seconds: float | None = Field(
+        default=None, gt=0, description="length of the film; by default the track ends with its last cue"
+    )
+    overrun_seconds: float = Field(
+        default=OVERRUN_SECONDS,
+        ge=0,
+        le=LONGEST_OVERRUN_SECONDS,
+        description="that a cue may run over its end, only into silence before the next one",
+    )
+    max_characters_per_second: float | None = Field(
+        default=25.0, gt=0, description="beyond it a cue is flagged `fast`; null: none is"
+    )
     loudness_lufs: float | None = Field(
-        default=-16.0, ge=QUIETEST_LUFS, le=LOUDEST_LUFS
-    )  # of the track; none: as spoken
+        default=-16.0,
+        ge=QUIETEST_LUFS,
+        le=LOUDEST_LUFS,
+        description="of the track, by EBU R 128; null: as loud as it was spoken",
+    )
 
-    seconds_tolerance: float | None = Field(default=0.3, gt=0)
-    on_bad_segment: Literal["retry", "fail", "keep"] = "keep"
-    best_of: int = Field(default=1, ge=1, le=MOST_CANDIDATES)
-    cache: bool = True
+    seconds_tolerance: float | None = Field(
+        default=0.3, gt=0, description="seconds by which a cue may miss its own; null: any"
+    )
+    on_bad_segment: Literal["retry", "fail", "keep"] = Field(
+        default="keep",
+        description="what becomes of a cue that stays bad after two more tries: `keep` takes and flags it, `retry` "
+        "answers 422; `fail`: 422 without another try",
+    )
+    best_of: int = Field(default=1, ge=1, le=MOST_CANDIDATES, description="candidates for every cue")
+    cache: bool = Field(
+        default=True, description="false: neither looks among what was spoken before, nor is kept there"
+    )
 
-    priority: Priority | None = None  # none: interactive, if the key may
-    timeout_seconds: float | None = Field(default=None, gt=0)  # from the request's arrival; only ever shortens
+    priority: Priority | None = Field(
+        default=None,
+        description="`batch` stands back for those who wait; by default `interactive`, if the key may",
+    )
+    timeout_seconds: float | None = Field(
+        default=None, gt=0, description="from the request's arrival to its last byte; it only ever shortens"
+    )
 
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    temperature: float = Field(default=_REFERENCE.temperature, ge=0, le=HIGHEST_TEMPERATURE)
-    top_k: int = Field(default=_REFERENCE.top_k, ge=0, le=LARGEST_TOP_K)
-    top_p: float = Field(default=_REFERENCE.top_p, gt=0, le=1)
-    min_p: float = Field(default=_REFERENCE.min_p, ge=0, lt=1)
-    language: str | None = None  # of all cues; none: each by itself
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="the same seed gives the same track")
+    temperature: float = Field(
+        default=_REFERENCE.temperature, ge=0, le=HIGHEST_TEMPERATURE, description="of sampling; 0 is greedy"
+    )
+    top_k: int = Field(
+        default=_REFERENCE.top_k, ge=0, le=LARGEST_TOP_K, description="of sampling; 0 switches it off, 1 is greedy"
+    )
+    top_p: float = Field(default=_REFERENCE.top_p, gt=0, le=1, description="of sampling; 1 switches it off")
+    min_p: float = Field(
+        default=_REFERENCE.min_p, ge=0, lt=1, description="of sampling; above 0 it replaces `top_k` and `top_p`"
+    )
+    language: LanguageTag | None = Field(
+        default=None, description="of all cues, a tag; detected cue by cue if none is given"
+    )
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:

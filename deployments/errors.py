@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
@@ -13,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse, Response
 
+from deployments.shapes import ErrorEnvelope, ErrorObject
 from deployments.visit import current_visit
 from voice_core.errors import RequestError, SynthesisError
 
@@ -43,10 +43,10 @@ class ApiError(Exception):
             return "rate_limit_error"
         return "invalid_request_error" if self.status < 500 else "server_error"
 
-    def envelope(self) -> dict[str, Any]:
+    def envelope(self) -> ErrorEnvelope:
         """Return the error as it goes out; what is told of the request afterwards knows its code from here."""
         current_visit().code = self.code
-        error = {
+        error: ErrorObject = {
             "message": _sendable(self.message),
             "type": self.type,
             "param": self.param and _sendable(self.param),

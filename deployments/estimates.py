@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from deployments.script import Script
+from deployments.shapes import Quote
 from deployments.speech_request import SpeechRequest
 from voice_core.speech import ModelFacts
 
 
 def estimated(
     wanted: SpeechRequest, script: Script, facts: ModelFacts, wait_seconds: float, whole_seconds: float
-) -> dict[str, Any]:
+) -> Quote:
     """Return the quote: how long until the first row is begun, and until the last one is done."""
     return {
         "segments": [
@@ -25,5 +24,5 @@ def estimated(
         "expected_wait_seconds": round(wait_seconds, 3),
         "expected_seconds": round(whole_seconds, 3),
         "language": str(script.language),
-        "warnings": [],
+        "warnings": list(script.warnings),
     }

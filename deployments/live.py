@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from deployments.door import Door, Work
 from deployments.errors import ApiError, api_error
 from deployments.house import House
+from deployments.ignored import ignored_by_model
 from deployments.script import Script, check_work
 from deployments.settings import Settings
 from deployments.speaking import Speaker, Utterance, came, work_seconds
@@ -110,6 +111,7 @@ class Session:
         self._seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
         self._recording = Recording(wanted.response_format, facts.sample_rate, wanted.inter_segment_silence)
         self._turns = api.turns(wanted, facts)
+        self._warnings = list(ignored_by_model(wanted, facts))
         self._text = ""  # that no sentence's end has come for
         self._segments = 0
         self._spoken: asyncio.Queue[Utterances | None] = asyncio.Queue()  # in order; none: that was all
@@ -120,7 +122,7 @@ class Session:
         """Read and send until the client is done; whatever ends the session calls off what is under way."""
         created = {"type": "session.created", "seed": self._seed, "format": self._wanted.response_format}
         rate = {"sample_rate": self._recording.sample_rate, "media_type": self._recording.media_type}
-        await self._websocket.send_json(created | rate)
+        await self._websocket.send_json({**created, **rate, "warnings": self._warnings})
         reading, sending = asyncio.create_task(self._read()), asyncio.create_task(self._send())
         both = {reading, sending}
         try:

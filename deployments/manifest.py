@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from deployments.composer import Span
 from deployments.script import Script
+from deployments.shapes import CandidateRow, Manifest, SegmentRow
 from deployments.speaking import Candidate, Utterance
 from deployments.speech_request import CaptionFormat, SpeechRequest
 from voice_core.subtitles import Cue, write_captions
@@ -13,10 +12,10 @@ from voice_core.subtitles import Cue, write_captions
 CAPTION_MEDIA_TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt", "json": "application/json"}
 
 
-def segment_row(utterance: Utterance, span: Span, sample_rate: int) -> dict[str, Any]:
+def segment_row(utterance: Utterance, span: Span, sample_rate: int) -> SegmentRow:
     """Return everything that is to be told of one segment of a file of `sample_rate` Hz."""
     segment, speech = utterance.segment, utterance.speech
-    row = {
+    row: SegmentRow = {
         "index": segment.index,
         "text": segment.text,
         "start_sample": span.start_samples,
@@ -24,7 +23,7 @@ def segment_row(utterance: Utterance, span: Span, sample_rate: int) -> dict[str,
         "start_seconds": round(span.start_samples / sample_rate, 4),
         "end_seconds": round(span.end_samples / sample_rate, 4),
         "seed": speech.seed,
-        "finish_reason": str(speech.finish_reason),
+        "finish_reason": speech.finish_reason.value,
         "asked_seconds": round(speech.asked_seconds, 3),
         "got_seconds": round(speech.seconds, 3),
         "attempts": utterance.attempts,
@@ -38,8 +37,8 @@ def segment_row(utterance: Utterance, span: Span, sample_rate: int) -> dict[str,
 
 
 def whole_manifest(
-    wanted: SpeechRequest, script: Script, seed: int, rows: list[dict[str, Any]], samples: int, sample_rate: int
-) -> dict[str, Any]:
+    wanted: SpeechRequest, script: Script, seed: int, rows: list[SegmentRow], samples: int, sample_rate: int
+) -> Manifest:
     """Return the manifest of one sample: the file's facts and the rows of its segments."""
     return {
         "format": wanted.response_format,
@@ -53,7 +52,7 @@ def whole_manifest(
     }
 
 
-def captions(rows: list[dict[str, Any]], kind: CaptionFormat) -> str:
+def captions(rows: list[SegmentRow], kind: CaptionFormat) -> str:
     """Return captions of all segments that can be heard, each over the time of its sound."""
     cues = [
         Cue(row["start_seconds"], row["end_seconds"], row["text"])
@@ -63,7 +62,7 @@ def captions(rows: list[dict[str, Any]], kind: CaptionFormat) -> str:
     return write_captions(cues, kind)
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
+def _candidate(candidate: Candidate) -> CandidateRow:
     judgement = candidate.judgement
     return {
         "seed": candidate.seed,

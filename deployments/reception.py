@@ -81,7 +81,7 @@ class Reception:
             await answer.refuse(deadline_exceeded(visit.until - visit.arrived), receive)
 
     def _check_key(self, visit: Visit, scope: Scope) -> None:
-        if self._keys is None or _is_open(scope):
+        if self._keys is None or (scope["type"] == "http" and is_open(_path(scope))):
             return
         scheme, _, sent = Headers(scope=scope).get("authorization", "").partition(" ")
         visit.key = self._keys.find(sent.strip()) if scheme.lower() == "bearer" else None
@@ -188,7 +188,11 @@ class Upload:
         return message
 
 
-def _is_open(scope: Scope) -> bool:
-    """A path that may be asked without a key. Judged by the same string that the router goes by."""
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return scope["type"] == "http" and (path in OPEN_PATHS or path.startswith(OPEN_FOLDER))
+def is_open(path: str) -> bool:
+    """Tell whether a path may be asked without a key."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+
+
+def _path(scope: Scope) -> str:
+    """Return the same string that the router goes by."""
+    return str(scope["path"].removeprefix(scope.get("root_path", "")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 
+from deployments.ignored import ignored_by_model, ignored_in_text
 from deployments.speaking import LEAST_WORK_SECONDS, work_seconds
 from deployments.speech_request import SpeechRequest
 from deployments.visit import current_visit
@@ -24,6 +25,7 @@ class Script:
     language: Language
     pause_seconds: float  # between segments
     candidates: int = 1  # that every sample of a segment is chosen from
+    warnings: tuple[str, ...] = ()  # what of the request has no effect, and why
 
     @property
     def rows_of_each(self) -> int:
@@ -84,7 +86,8 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
         Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, reading.prompt, request)
         for index, piece in enumerate(planned.segments)
     )
-    return Script(segments, seeds, planned.language, wanted.inter_segment_silence, wanted.best_of)
+    warnings = (*ignored_by_model(wanted, facts), *ignored_in_text(wanted, segments))
+    return Script(segments, seeds, planned.language, wanted.inter_segment_silence, wanted.best_of, warnings)
 
 
 def check_work(wanted: SpeechRequest, script: Script, longest_speech_seconds: float) -> None:

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -21,7 +22,7 @@ from pydantic_core import ErrorDetails
 from deployments.body import Form
 from deployments.keys import Priority
 from deployments.speaking import MOST_RETRIES, Wishes
-from voice_core.audio.formats import format_named
+from voice_core.audio.formats import FORMATS, format_named
 from voice_core.errors import RequestError
 from voice_core.speech import (
     DEFAULT_VOICE,
@@ -31,6 +32,7 @@ from voice_core.speech import (
     MAX_SEED,
     Sampling,
 )
+from voice_core.text import BCP_47
 
 LONGEST_NAME_CHARACTERS = 256
 LONGEST_TRANSCRIPT_CHARACTERS = 750  # 30 s at 25 characters a second; a row of the decoder has room for it
@@ -54,6 +56,25 @@ TEXT_FIELDS = (
 CaptionFormat = Literal["srt", "vtt", "json"]
 
 _REFERENCE = Sampling()
+_NAME = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME_CHARACTERS}
+_EXACTLY_ID = {"required": ["id"], "additionalProperties": False}
+
+# What other servers call it, and OpenAI's clients send in their name.
+_OTHER_NAMES = {
+    "stream": "stream_format",
+    "format": "response_format",
+    "text": "input",
+    "speaker": "voice",
+    "ref_audio": "reference_audio",
+    "ref_text": "reference_text",
+    "lang_code": "language",
+    "duration_seconds": "seconds",
+    "target_duration": "seconds",
+    "split_text": "segment",
+    "silence_ms": "inter_segment_silence",
+    "speed_factor": "speed",
+    "num_samples": "n",
+}
 
 
 def voice_name(voice: object) -> object:
@@ -74,42 +95,118 @@ def _file_bytes(file: object) -> object:
         raise RequestError("reference_audio", f"must be base64, bare or as a data URL: {error}") from error
 
 
+VoiceName = Annotated[
+    str,
+    BeforeValidator(voice_name),
+    Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS),
+    WithJsonSchema({"anyOf": [_NAME, {"type": "object", "properties": {"id": _NAME}} | _EXACTLY_ID]}),
+]
+LanguageTag = Annotated[str, Field(json_schema_extra={"pattern": f"^{BCP_47}$"})]
+
+
 class SpeechRequest(BaseModel):
     """What is to be said, how, and in which format it goes back."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    model: str = Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)  # any name; one model is served
-    input: str
-    voice: Annotated[str, BeforeValidator(voice_name), Field(min_length=1, max_length=LONGEST_NAME_CHARACTERS)]
-    response_format: str = "mp3"
-    speed: float = Field(default=1.0, ge=0.25, le=4.0)  # divides the estimated duration
-    instructions: str = ""
-    stream_format: Literal["audio", "sse"] | None = None  # none: the whole, when it is all spoken
+    model: str = Field(
+        min_length=1,
+        max_length=LONGEST_NAME_CHARACTERS,
+        description="any name; one model is served, `GET /v1/models` tells which",
+    )
+    input: str = Field(description="the text")
+    voice: VoiceName = Field(description='`"default"`, a voice\'s name or id, or `{"id": …}`')
+    response_format: str = Field(
+        default="mp3",
+        json_schema_extra={"enum": list(FORMATS)},
+        description="of the file; `pcm` is 24 kHz, 16 bit, mono, without a header",
+    )
+    speed: float = Field(
+        default=1.0,
+        ge=0.25,
+        le=4.0,
+        description="divides the estimated duration, as far as the model can; not together with `seconds`",
+    )
+    instructions: str = Field(
+        default="",
+        json_schema_extra={"pattern": "^[ \\t\\r\\n]*$"},
+        description="must be empty: this model can't follow any",
+    )
+    stream_format: Literal["audio", "sse"] | None = Field(
+        default=None,
+        description="`audio`: the file in pieces, as segments are spoken; `sse`: events; none: the whole at its end",
+    )
 
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    temperature: float = Field(default=_REFERENCE.temperature, ge=0, le=HIGHEST_TEMPERATURE)
-    top_k: int = Field(default=_REFERENCE.top_k, ge=0, le=LARGEST_TOP_K)
-    top_p: float = Field(default=_REFERENCE.top_p, gt=0, le=1)
-    min_p: float = Field(default=_REFERENCE.min_p, ge=0, lt=1)
-    language: str | None = None
-    seconds: float | None = Field(default=None, gt=0)  # of the whole, shared out over the segments
-    segment: bool = True
-    inter_segment_silence: float = Field(default=0.05, ge=0, le=LONGEST_PAUSE_SECONDS)  # seconds
-    n: int = Field(default=1, ge=1, le=MOST_SAMPLES)
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_SEED,
+        description="the same seed gives the same bytes; drawn if none is given, and told",
+    )
+    temperature: float = Field(
+        default=_REFERENCE.temperature, ge=0, le=HIGHEST_TEMPERATURE, description="of sampling; 0 is greedy"
+    )
+    top_k: int = Field(
+        default=_REFERENCE.top_k, ge=0, le=LARGEST_TOP_K, description="of sampling; 0 switches it off, 1 is greedy"
+    )
+    top_p: float = Field(default=_REFERENCE.top_p, gt=0, le=1, description="of sampling; 1 switches it off")
+    min_p: float = Field(
+        default=_REFERENCE.min_p, ge=0, lt=1, description="of sampling; above 0 it replaces `top_k` and `top_p`"
+    )
+    language: LanguageTag | None = Field(
+        default=None,
+        description="a tag such as `en`, `ja-JP`, `zh`; detected if none is given",
+    )
+    seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="how long the whole takes, pauses included, shared out over the segments; estimated if not given",
+    )
+    segment: bool = Field(default=True, description="split the text into sentences; false speaks it in one go")
+    inter_segment_silence: float = Field(
+        default=0.05, ge=0, le=LONGEST_PAUSE_SECONDS, description="seconds between segments"
+    )
+    n: int = Field(default=1, ge=1, le=MOST_SAMPLES, description="samples of the same text, spoken in one pass")
 
-    on_bad_segment: Literal["retry", "fail", "keep"] = "retry"
-    seconds_tolerance: float | None = Field(default=None, gt=0)  # seconds, of a segment; what misses it is bad
-    best_of: int = Field(default=1, ge=1, le=MOST_CANDIDATES)
-    captions: CaptionFormat | None = None
-    manifest: bool = False
-    cache: bool = True
+    on_bad_segment: Literal["retry", "fail", "keep"] = Field(
+        default="retry",
+        description="what becomes of a segment that did not end by itself, came out silent or missed "
+        "`seconds_tolerance`. `retry`: it is spoken again with a derived seed, at most twice, then the answer is 422; "
+        "`fail`: it is 422 at once; `keep`: the segment is taken as it is",
+    )
+    seconds_tolerance: float | None = Field(
+        default=None, gt=0, description="seconds by which a segment may miss what it was asked to take"
+    )
+    best_of: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_CANDIDATES,
+        description="candidates for every segment and sample, spoken in the same pass; the best by score is kept",
+    )
+    captions: CaptionFormat | None = Field(default=None, description="captions of the segments, beside the audio")
+    manifest: bool = Field(default=False, description="everything about each segment, beside the audio")
+    cache: bool = Field(
+        default=True, description="false: neither looks among what was spoken before, nor is kept there"
+    )
 
-    priority: Priority | None = None  # none: interactive, if the key may
-    timeout_seconds: float | None = Field(default=None, gt=0)  # from the request's arrival; only ever shortens
+    priority: Priority | None = Field(
+        default=None,
+        description="`batch` stands back for those who wait; by default `interactive`, if the key may",
+    )
+    timeout_seconds: float | None = Field(
+        default=None, gt=0, description="from the request's arrival to its last byte; it only ever shortens"
+    )
 
-    reference_audio: Annotated[bytes | None, BeforeValidator(_file_bytes)] = None  # a voice for this request alone
-    reference_text: str = Field(default="", max_length=LONGEST_TRANSCRIPT_CHARACTERS)  # what is said in it
+    reference_audio: Annotated[
+        bytes | None,
+        BeforeValidator(_file_bytes),
+        WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+    ] = Field(default=None, description="a voice for this request alone: a recording, in base64, bare or as a data URL")
+    reference_text: str = Field(
+        default="",
+        max_length=LONGEST_TRANSCRIPT_CHARACTERS,
+        description="what is said in `reference_audio`, word for word",
+    )
 
     @classmethod
     def from_json(cls, body: bytes, *, longest_text_characters: int) -> Self:
@@ -146,7 +243,8 @@ class SpeechRequest(BaseModel):
     def wishes(self) -> Wishes:
         """What is asked of every segment."""
         return Wishes(
-            retries=MOST_RETRIES if self.on_bad_segment == "retry" else 0,
+            # without noise a repeat would be the same
+            retries=MOST_RETRIES if self.on_bad_segment == "retry" and not self.sampling.greedy else 0,
             keep_bad=self.on_bad_segment == "keep",
             tolerance_seconds=self.seconds_tolerance,
             best_of=self.best_of,
@@ -171,7 +269,7 @@ class SpeechRequest(BaseModel):
     @field_validator("instructions")
     @classmethod
     def _instructions_are_empty(cls, instructions: str) -> str:
-        if instructions.strip():
+        if instructions.strip(" \t\r\n"):
             raise RequestError("instructions", "this model can't follow instructions; leave the field out")
         return instructions
 
@@ -235,7 +333,8 @@ def request_error(error: ErrorDetails, kind: type[BaseModel]) -> RequestError:
     match error["type"]:
         case "extra_forbidden":
             known = ", ".join(kind.model_fields)
-            return RequestError(field, f"is not a field of this request; the fields are {known}")
+            ours = f": here it is {_OTHER_NAMES[field]!r}" if _OTHER_NAMES.get(field) in kind.model_fields else ""
+            return RequestError(field, f"is not a field of this request{ours}; the fields are {known}")
         case "missing":
             return RequestError(field, "is required")
         case _:

@@ -15,12 +15,13 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.answers import told_seconds
+from deployments.answers import told_seconds, warning_headers
 from deployments.composer import Span
 from deployments.errors import ApiError, api_error, deadline_exceeded
 from deployments.manifest import captions, segment_row, whole_manifest
 from deployments.metrics import Playback
 from deployments.script import Script
+from deployments.shapes import DeltaEvent, DoneEvent, SegmentRow, Usage
 from deployments.speaking import Utterance
 from deployments.speech_request import SpeechRequest
 from deployments.visit import current_visit
@@ -48,7 +49,7 @@ class Recording:
         self._codec_samples = 0
         self.sample_rate = self._file.sample_rate  # Hz, of the file
         self.media_type = self._file.media_type
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[SegmentRow] = []
         self.text_tokens = 0
         self.frames = 0
 
@@ -77,7 +78,7 @@ class Recording:
         self.frames += speech.frames
         return self._file.write(part.samples)
 
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> Usage:
         """OpenAI's count: what was read in tokens, what was spoken in codes."""
         return {
             "input_tokens": self.text_tokens,
@@ -122,7 +123,7 @@ async def streamed_answer(
         "X-Asked-Seconds": told_seconds([round(segment.seconds, 3) for segment in script.segments]),
         "X-Accel-Buffering": "no",  # nginx would collect the answer first
         "Cache-Control": "no-store",
-    }
+    } | warning_headers(script)
     segments = _from(first, spoken)
     if wanted.stream_format == "sse":
         events = _told_events(request, _events(wanted, script, recording, segments))
@@ -154,7 +155,7 @@ async def _audio(recording: Recording, segments: AsyncGenerator[Utterance]) -> A
 
 async def _events(
     wanted: SpeechRequest, script: Script, recording: Recording, segments: AsyncGenerator[Utterance]
-) -> AsyncGenerator[dict[str, Any]]:
+) -> AsyncGenerator[DeltaEvent | DoneEvent]:
     async with aclosing(segments):
         async for utterance in segments:
             piece = await recording.add(utterance)
@@ -163,8 +164,14 @@ async def _events(
         if piece := await recording.close():
             yield {"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()}
     seed, rate = script.seeds[0], recording.sample_rate
-    done: dict[str, Any] = {"type": "speech.audio.done", "usage": recording.usage(), "seed": seed, "sample_rate": rate}
-    done["seconds"] = round(recording.samples / rate, 4)
+    done: DoneEvent = {
+        "type": "speech.audio.done",
+        "usage": recording.usage(),
+        "seed": seed,
+        "sample_rate": rate,
+        "seconds": round(recording.samples / rate, 4),
+        "warnings": list(script.warnings),
+    }
     if wanted.captions is not None:
         text = captions(recording.rows, wanted.captions)
         done["captions"] = json.loads(text) if wanted.captions == "json" else text
@@ -173,7 +180,7 @@ async def _events(
     yield done
 
 
-async def _told_events(request: Request, events: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:
+async def _told_events(request: Request, events: AsyncGenerator[DeltaEvent | DoneEvent]) -> AsyncGenerator[bytes]:
     """Write events out; an error is the last of them."""
     try:
         async with aclosing(events), aclosing(in_time(events)) as timely:
@@ -183,7 +190,7 @@ async def _told_events(request: Request, events: AsyncGenerator[dict[str, Any]])
         yield event_bytes(error_event("speech.audio.error", api_error(request, error)))
 
 
-async def in_time(events: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
+async def in_time(events: AsyncGenerator[DeltaEvent | DoneEvent]) -> AsyncGenerator[DeltaEvent | DoneEvent]:
     """Pass events on while there is time; then raise the ApiError that says so, a moment before the answer is cut."""
     visit = current_visit()
     while True:
@@ -199,7 +206,7 @@ async def in_time(events: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict
 
 
 def error_event(kind: str, error: ApiError) -> dict[str, Any]:
-    return {"type": kind, **error.envelope()}
+    return {"type": kind, "error": error.envelope()["error"]}
 
 
 def event_bytes(event: Mapping[str, Any]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from deployments.body import LONGEST_TOLD_NAME, Form
 from deployments.speech_request import LONGEST_TRANSCRIPT_CHARACTERS
@@ -12,7 +12,7 @@ from voice_core.text import parse_language
 from voice_core.voices.store import checked_name
 
 LONGEST_CONSENT_CHARACTERS = 2000
-KIND = "audio_sample"  # of voices: OpenAI knows others, made from a description
+KIND: Final = "audio_sample"  # of voices: OpenAI knows others, made from a description
 
 TEXTS = ("name", "transcript", "consent", "language", "type")
 FILE = "audio_sample"

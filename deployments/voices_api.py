@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -11,6 +9,7 @@ from deployments.body import FORM, read_form, require_content_type
 from deployments.door import Door
 from deployments.errors import ApiError
 from deployments.settings import Settings
+from deployments.shapes import DeletedVoice, VoiceList, VoiceObject
 from deployments.voice_desk import VoiceDesk
 from deployments.voice_request import KIND, VoiceRequest
 from voice_core.speech import DEFAULT_VOICE
@@ -39,8 +38,15 @@ class VoicesApi:
 
     async def voices(self, request: Request) -> Response:
         described = [_default(), *map(_described, await self._desk.voices())]
-        ends = {"first_id": described[0]["id"], "last_id": described[-1]["id"], "has_more": False}
-        return JSONResponse({"object": "list", "data": described, **ends})
+        first_id, last_id = described[0]["id"], described[-1]["id"]
+        listed: VoiceList = {
+            "object": "list",
+            "data": described,
+            "first_id": first_id,
+            "last_id": last_id,
+            "has_more": False,
+        }
+        return JSONResponse(listed)
 
     async def voice(self, request: Request) -> Response:
         if request.path_params["voice_id"] == DEFAULT_VOICE:
@@ -61,7 +67,8 @@ class VoicesApi:
             raise ApiError(400, "voice_id: the model's own voice can't be deleted", "voice_id", "invalid_value")
         if not await self._desk.delete(voice_id):
             raise _unknown(voice_id)
-        return JSONResponse({"id": voice_id, "object": "audio.voice.deleted", "deleted": True})
+        deleted: DeletedVoice = {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
+        return JSONResponse(deleted)
 
     async def _named(self, request: Request) -> Voice:
         voice_id = request.path_params["voice_id"]
@@ -71,7 +78,7 @@ class VoicesApi:
         return voice
 
 
-def _described(voice: Voice) -> dict[str, Any]:
+def _described(voice: Voice) -> VoiceObject:
     """Return OpenAI's object, and what of ours a caller may know; whoever gave consent is not told to everybody."""
     return {
         "id": voice.id,
@@ -85,7 +92,7 @@ def _described(voice: Voice) -> dict[str, Any]:
     }
 
 
-def _default() -> dict[str, Any]:
+def _default() -> VoiceObject:
     """The model's own voice: there since the model is, without a recording."""
     return {"id": DEFAULT_VOICE, "object": "audio.voice", "type": KIND, "name": DEFAULT_VOICE, "created_at": 0}
 

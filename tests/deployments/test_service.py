@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import json
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 import ray
 import soundfile
 from ray import serve
+from websockets.sync.client import connect
 
 from deployments import autoscaling
 from deployments.app import build
@@ -38,6 +40,10 @@ pytestmark = [
 
 OPENAI_PCM_RATE = 24000  # Hz; raw samples can't say it themselves
 START_SECONDS, STOP_SECONDS = 60, 30
+FREED_SECONDS = 0.2  # after a client has left, its rows are others' again
+TRIES = 3
+LONG_LINE = "This is a line that goes on, and on, and on, since it has nothing to say and will take its time to say it,"
+LINES = "\n".join(["This is one more line of the text."] * 3)
 
 
 def free_port() -> int:
@@ -183,6 +189,63 @@ def test_speech_is_no_silence(client: openai.OpenAI) -> None:
     assert np.abs(samples).max() > 0.01
 
 
+@pytest.mark.parametrize("audio_format", ["wav", "flac", "mp3", "opus", "pcm", "wav_float32"])
+def test_a_streamed_file_plays_and_holds_the_samples_of_the_whole(client: openai.OpenAI, audio_format: Any) -> None:
+    wanted: dict[str, Any] = {"model": "any", "voice": "default", "input": LINES, "response_format": audio_format}
+    wanted["extra_body"] = {"seed": 1}
+    whole = client.audio.speech.create(**wanted).content
+    with client.audio.speech.with_streaming_response.create(**wanted, stream_format="audio") as answer:
+        pieces = list(answer.iter_bytes())
+        assert answer.headers["x-segments"] == "3"
+        assert "content-length" not in answer.headers
+    streamed = b"".join(pieces)
+    assert len(pieces) >= 3
+    if audio_format == "pcm":
+        assert streamed == whole
+    else:
+        if audio_format == "mp3":  # a stream has no info frame
+            assert whole.endswith(streamed)
+        expected = soundfile.read(io.BytesIO(whole))[0]
+        with soundfile.SoundFile(io.BytesIO(streamed)) as file:  # a flac's head can't tell how many samples there are
+            played = file.read(frames=len(expected))
+        assert len(played) == pytest.approx(len(expected), abs=2000)
+        assert audio_format == "mp3" or np.array_equal(played, expected)
+
+
+def test_events_are_read_line_by_line_and_end_with_usage(client: openai.OpenAI) -> None:
+    wanted: dict[str, Any] = {"model": "any", "voice": "default", "input": LINES, "response_format": "mp3"}
+    wanted["extra_body"] = {"seed": 1}
+    with client.audio.speech.with_streaming_response.create(**wanted, stream_format="sse") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in answer.iter_lines() if line and not line.startswith(":")]
+    *deltas, done = (json.loads(line.removeprefix("data: ")) for line in lines)
+    assert {delta["type"] for delta in deltas} == {"speech.audio.delta"}
+    assert [delta["segment"]["index"] for delta in deltas if "segment" in delta] == [0, 1, 2]
+    sound = b"".join(base64.b64decode(delta["audio"]) for delta in deltas)
+    assert client.audio.speech.create(**wanted).content.endswith(sound)
+    usage = done["usage"]
+    assert done["type"] == "speech.audio.done"
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    assert usage["output_tokens"] == pytest.approx(50 * done["seconds"], rel=0.3)
+
+
+def test_a_bad_segment_is_told_once_and_not_asked_for_again(
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
+) -> None:
+    """The client tries again what may succeed; this would not."""
+    before = counters()
+    with pytest.raises(openai.UnprocessableEntityError, match=r"input: segment 1 .*, asked for were") as refusal:
+        speak(client.with_options(max_retries=2), on_bad_segment="fail", seconds_tolerance=1e-9, seconds=1.01)
+    assert (refusal.value.code, refusal.value.param) == ("bad_segment", "input")
+    assert counters().rows_spoken - before.rows_spoken == 1
+
+
+def test_a_bad_segment_fails_before_the_first_byte_of_a_stream(client: openai.OpenAI) -> None:
+    for stream_format in ("audio", "sse"):
+        with pytest.raises(openai.UnprocessableEntityError):
+            speak(client, stream_format=stream_format, on_bad_segment="fail", seconds_tolerance=1e-9, seconds=1.01)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -191,6 +254,9 @@ def test_speech_is_no_silence(client: openai.OpenAI) -> None:
         ({"audio_format": "ogg"}, "response_format"),
         ({"seconds": -1}, "seconds"),
         ({"tempo": 2}, "tempo"),
+        ({"stream": True}, "stream"),
+        ({"instructions": "Whisper."}, "instructions"),
+        ({"stream_format": "sse", "n": 2}, "n"),
     ],
 )
 def test_an_error_keeps_its_message_through_the_client(
@@ -208,6 +274,66 @@ def test_a_client_who_leaves_frees_the_decoder(client: openai.OpenAI) -> None:
     left_at = time.monotonic()
     speak(client)
     assert time.monotonic() - left_at < 10
+
+
+def seconds_until(rows_have_ended: Callable[[], bool]) -> float:
+    left_at = time.monotonic()
+    while not rows_have_ended():
+        assert time.monotonic() - left_at < STOP_SECONDS, "the rows are still being spoken"
+        time.sleep(0.005)
+    return time.monotonic() - left_at
+
+
+def test_a_client_who_hangs_up_in_the_middle_of_a_stream_frees_its_row_at_once(
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
+) -> None:
+    """The first segment is there, the second one is being spoken. On a busy machine the best of some times counts."""
+    wanted: dict[str, Any] = {"model": "any", "voice": "default", "stream_format": "audio", "response_format": "pcm"}
+    freed_after = []
+    for _ in range(TRIES):
+        before = counters().rows_spoken
+        with client.audio.speech.with_streaming_response.create(**wanted, input=f"Hello.\n{LONG_LINE}") as answer:
+            next(answer.iter_bytes())
+            assert counters().rows_spoken == before + 1
+        freed_after.append(seconds_until(lambda goal=before + 2: counters().rows_spoken == goal))  # type: ignore[misc]
+    assert min(freed_after) < FREED_SECONDS, freed_after
+
+
+def test_a_session_that_is_left_in_the_middle_of_a_word_frees_its_row_at_once(
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
+) -> None:
+    address = f"ws://{client.base_url.host}:{client.base_url.port}/v1/audio/speech/stream"
+    freed_after = []
+    for _ in range(TRIES):
+        before = counters()
+        with connect(address) as session:
+            session.send(json.dumps({"type": "session.config"}))
+            assert json.loads(session.recv())["type"] == "session.created"
+            session.send(json.dumps({"type": "input.text", "text": f"{LONG_LINE}\nAnd then some"}))
+            while counters().row_steps < before.row_steps + 10:
+                time.sleep(0.005)
+            session.socket.close()  # without a word, as a client that crashes
+        freed_after.append(seconds_until(lambda goal=before.rows_spoken + 1: counters().rows_spoken == goal))  # type: ignore[misc]
+    assert min(freed_after) < FREED_SECONDS, freed_after
+
+
+def test_a_session_speaks_a_text_that_comes_in_pieces_as_the_whole_at_once(client: openai.OpenAI) -> None:
+    address = f"ws://{client.base_url.host}:{client.base_url.port}/v1/audio/speech/stream"
+    sound = b""
+    with connect(address) as session:
+        session.send(json.dumps({"type": "session.config", "seed": 1}))
+        for word in LINES.split(" "):
+            session.send(json.dumps({"type": "input.text", "text": f"{word} "}))
+        session.send(json.dumps({"type": "input.done"}))
+        rows = []
+        for message in session:  # until the server closes
+            if isinstance(message, bytes):
+                sound += message
+            elif (told := json.loads(message))["type"] == "segment":
+                rows.append(told)
+    assert told["type"] == "session.done"
+    assert [row["index"] for row in rows] == [0, 1, 2]
+    assert rows[-1]["end_sample"] == len(sound) // 2
 
 
 def test_the_model_is_listed(client: openai.OpenAI) -> None:

@@ -7,12 +7,13 @@ from voice_core.text.duration import (
     estimate_seconds,
     sounds_and_pauses_seconds,
 )
-from voice_core.text.language import Language, detect_language, parse_language
+from voice_core.text.language import BCP_47, Language, detect_language, parse_language
 from voice_core.text.normalisation import normalise
 from voice_core.text.phonemes import count_phonemes
 from voice_core.text.segmentation import complete_length, split
 
 __all__ = [
+    "BCP_47",
     "LONGEST_SECONDS",
     "SHORTEST_SECONDS",
     "Language",

@@ -22,7 +22,7 @@ class Language(StrEnum):
     OTHER = "other"
 
 
-_BCP_47 = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+BCP_47 = "[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*"  # a language tag, as far as its form goes
 _PRIMARY_SUBTAGS = {
     "ja": Language.JAPANESE,
     "jpn": Language.JAPANESE,
@@ -51,7 +51,7 @@ def parse_language(tag: str) -> Language:
 
     Any well-formed tag (BCP 47) of a language that has no rules of its own is ``OTHER``.
     """
-    if not _BCP_47.fullmatch(tag):
+    if not re.fullmatch(BCP_47, tag):
         raise RequestError("language", f"{tag!r} is not a language tag such as 'ja', 'en-US' or 'ko'")
     primary, _, _ = tag.lower().partition("-")
     return _PRIMARY_SUBTAGS.get(primary, Language.OTHER)

@@ -1,0 +1,47 @@
+"""Finds what of a request has no effect: it is taken, and told in `warnings`. What would mislead is refused instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from deployments.speech_request import SpeechRequest
+from voice_core.planning import SHORTEST_SEGMENT_SECONDS
+from voice_core.speech import ENGLISH_WORDS, LEAST_TEMPERATURE, ModelFacts, Segment
+from voice_core.text import Language, parse_language
+
+
+def ignored_by_model(wanted: SpeechRequest, facts: ModelFacts) -> Iterator[str]:
+    """Yield a sentence for everything that changes nothing, whatever the text."""
+    if wanted.sampling.greedy:
+        cold = wanted.temperature < LEAST_TEMPERATURE
+        cause = "temperature 0" if cold else "top_k 1"
+        others = ("top_k", "top_p", "min_p") if cold else ("temperature", "top_p")
+        yield from _without_effect(wanted, others, f"{cause} is greedy")
+        for field in ("n", "best_of"):
+            if getattr(wanted, field) > 1:
+                yield f"{field}: all are the same, since {cause} is greedy"
+    elif wanted.min_p:
+        yield from _without_effect(wanted, ("top_k", "top_p"), "min_p replaces it")
+    told = wanted.manifest or wanted.stream_format == "sse"
+    if wanted.seconds_tolerance is not None and wanted.on_bad_segment == "keep" and wanted.best_of == 1 and not told:
+        yield "seconds_tolerance: on_bad_segment 'keep' only tells of it, and the manifest isn't asked for"
+    if wanted.language is not None and facts.text_normaliser == ENGLISH_WORDS:
+        language = parse_language(wanted.language)
+        if language is not Language.ENGLISH:
+            yield f"language: this voice reads English; {wanted.language} only changes lengths and pauses"
+
+
+def ignored_in_text(wanted: SpeechRequest, segments: Sequence[Segment]) -> Iterator[str]:
+    """Yield a sentence for everything that changes nothing in this text."""
+    if len(segments) == 1:
+        yield from _without_effect(wanted, ("inter_segment_silence",), "there is one segment")
+    shortest = sum(segment.seconds <= SHORTEST_SEGMENT_SECONDS for segment in segments)
+    if wanted.speed > 1 and shortest:
+        yield f"speed: {shortest} of {len(segments)} segments can't be shorter than {SHORTEST_SEGMENT_SECONDS:g} s"
+
+
+def _without_effect(wanted: SpeechRequest, fields: Iterable[str], reason: str) -> Iterator[str]:
+    """Only what somebody asked for is told: a default that has no effect surprises nobody."""
+    for field in fields:
+        if getattr(wanted, field) != SpeechRequest.model_fields[field].default:
+            yield f"{field}: has no effect, {reason}"
