@@ -21,6 +21,7 @@ class Utterance:
 
     text: str
     phonemes: str  # IPA, as the teacher writes it
+    voice: int  # its number among the teacher's
     signal: NDArray[np.int16]  # samples [N] at 16 kHz, or codes [F], as the shard's maker chose
 
     @property
@@ -43,6 +44,7 @@ def write_shard(file: Path, utterances: Sequence[Utterance]) -> None:
     columns: dict[str, Any] = {
         "texts": np.array([each.text for each in utterances]),
         "phonemes": np.array([each.phonemes for each in utterances]),
+        "voices": np.array([each.voice for each in utterances]),
         "lengths": np.array([len(each.signal) for each in utterances]),
         "signals": np.concatenate([each.signal for each in utterances]),
     }
@@ -63,5 +65,6 @@ def _read_shard(file: Path) -> Iterator[Utterance]:
     with np.load(file) as columns:
         ends = columns["lengths"].cumsum()
         signals = np.split(columns["signals"], ends[:-1])
-        for text, phonemes, signal in zip(columns["texts"], columns["phonemes"], signals, strict=True):
-            yield Utterance(str(text), str(phonemes), signal)
+        told = zip(columns["texts"], columns["phonemes"], columns["voices"], signals, strict=True)
+        for text, phonemes, voice, signal in told:
+            yield Utterance(str(text), str(phonemes), int(voice), signal)

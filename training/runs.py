@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -13,23 +12,29 @@ import torch
 from torch import Tensor, nn
 
 WARMUP_STEPS = 100
-LOWEST_RATE = 0.02  # of the highest learning rate, at the last step
+DECAYING_SHARE = 0.2  # of all steps; before them the rate stays up, so that a run can be made longer at any time
 CLIP_NORM = 1.0
 LOG_EVERY_STEPS = 50
-SAVE_EVERY_STEPS = 500
+SAVE_EVERY_STEPS = 250
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning rate that rises for a moment and then falls along half a cosine; steps count, not seconds."""
+    """A learning rate that rises for a moment, stays, and falls to nothing at the end; steps count, not seconds.
+
+    Until it falls, it doesn't depend on how many steps there will be.
+    """
 
     steps: int
     highest_rate: float
+    decay_steps: int | None = None  # None: `DECAYING_SHARE` of all
 
     def rate(self, step: int) -> float:
+        """Return the rate of a step, of 0 .. steps - 1."""
+        decay_steps = self.decay_steps or max(1, round(self.steps * DECAYING_SHARE))
         rising = min(1.0, (step + 1) / min(WARMUP_STEPS, self.steps))
-        falling = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return self.highest_rate * rising * max(falling, LOWEST_RATE)
+        falling = min(1.0, (self.steps - step) / decay_steps)
+        return self.highest_rate * rising * falling
 
 
 class Run:
@@ -132,9 +137,8 @@ def command_line(description: str) -> ArgumentParser:
 
 def _decay_matrices_only(modules: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Gains, biases and embeddings aren't pulled towards zero."""
-    embeddings = {id(module.weight) for module in modules.modules() if isinstance(module, nn.Embedding)}
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
-    for parameter in modules.parameters():
-        (decayed if parameter.ndim >= 2 and id(parameter) not in embeddings else free).append(parameter)
+    for name, parameter in modules.named_parameters():
+        (decayed if parameter.ndim >= 2 and "embedding" not in name else free).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

@@ -1,6 +1,11 @@
 """What the speaker learns from: batches of texts and codes, and the two losses.
 
-Letters in shape comments: B rows, T text tokens, S decoder inputs (frames + the start code), H hidden, P phonemes.
+Letters in shape comments: B rows, T text tokens, S decoder inputs (start code, prompt, frames), H hidden, V voices,
+K codes a voice, P phonemes.
+
+A lesson may begin with a voice prompt, laid out as the product does: the prompt's text before the text, its codes and
+the separator before the codes. Without one the first voice speaks, with one the prompt's. The codes of the prompt are
+learned like all others.
 
 The second loss hears only the encoder: a throw-away head must read the phonemes out of the text's memory (CTC). The
 codes alone teach spelling slowly, because a wrong sound costs little where most of a frame's loss is its timbre.
@@ -11,23 +16,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrize import register_parametrization
 
 from training.corpus import Utterance
+from training.teacher import VOICES
+from voice_core.model import network
 from voice_core.model.config import ModelConfig
-from voice_core.model.network import Network, NoMemory, additive, prefill_positions, whole
+from voice_core.model.network import Network, NoMemory, additive, attend, prefill_positions, whole
 from voice_core.model.tokenizer import TextTokenizer
 
 IGNORED = -100  # targets that aren't there; PyTorch's own default
 
 FRAMES_PER_BATCH = 1200  # padding included
 BATCHES_PER_POOL = 24  # so many batches are sorted by length together: little padding, still mixed
-TARGET_JITTER = 0.03  # of the target length: the product asks for an estimate, not for what the teacher took
+TARGET_JITTER = 0.02  # of the target length: the product asks for an estimate, not for what the teacher took
+PROMPTED = (0.3, 1.0)  # of the lessons in each voice: only the first one speaks unprompted
+PROMPT_FRAMES = range(40, 301)  # 0.8 to 6 s
+SWAPPED_PROMPT_CODES = 0.08  # for the other voice's like: to the product's encoder silence has no voice
+UNTOLD_FRAMES = 6  # of a prompt, that nothing is learned from: whose voice it will be can't be known yet
+
+GUIDED_STEPS = 2000  # so long cross-attention is led along the text, less and less
+GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame belongs, at first
+
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 
 PHONEME_SLOTS = 3  # per letter: "w" alone is said as eight phonemes, and CTC needs blanks between equal ones
@@ -38,14 +55,23 @@ READING_WEIGHT = 0.5
 class Lesson:
     """An utterance as numbers."""
 
-    text_ids: tuple[int, ...]
+    text_ids: tuple[int, ...]  # of prompt and utterance
     phoneme_ids: tuple[int, ...]
-    codes: Tensor  # [frames] int64
+    codes: Tensor  # [frames] int64, of prompt, separator and utterance
+    voice: int
+    prompt_tokens: int = 0  # of text_ids, the space after the prompt's text included
+    prompt_inputs: int = 0  # of codes, the separator included
 
     @property
     def inputs(self) -> int:
-        """Decoder inputs: the start code and all frames."""
+        """Decoder inputs: the start code, the prompt and all frames."""
         return len(self.codes) + 1
+
+    def after(self, prompt: Lesson, separator: int) -> Lesson:
+        """Return this lesson with one of the same voice as its prompt; both texts begin and end with a space."""
+        codes = torch.cat((prompt.codes, torch.tensor([separator]), self.codes))
+        text_ids, phoneme_ids = prompt.text_ids + self.text_ids[1:], prompt.phoneme_ids + self.phoneme_ids
+        return Lesson(text_ids, phoneme_ids, codes, self.voice, len(prompt.text_ids), len(prompt.codes) + 1)
 
 
 class Batch(NamedTuple):
@@ -54,8 +80,11 @@ class Batch(NamedTuple):
     text_ids: Tensor  # [B, T]
     text_lengths: Tensor  # [B]
     inputs: Tensor  # [B, S] the start code, then the codes
-    targets: Tensor  # [B, S] the codes, then the end code; IGNORED beyond it
+    targets: Tensor  # [B, S] the codes, then the end code; IGNORED beyond it, at the separator and as a prompt begins
     lengths: Tensor  # [B] decoder inputs of each row
+    prompts: Tensor  # [B] of them the prompt's, the separator included
+    voices: Tensor  # [B]
+    places: Tensor  # [B, S] the text token at which a decoder input belongs if the pace were even
     phonemes: Tensor  # all rows' phonemes, one after the other
     phoneme_counts: Tensor  # [B]
 
@@ -63,20 +92,54 @@ class Batch(NamedTuple):
         return Batch(*(column.to(device) for column in self))
 
 
+class VoicedRows(nn.Module):
+    """A table of codes whose rows are the sum of what is said and of who says it; the special ids have their own."""
+
+    def __init__(self, voices: int, codes: int) -> None:
+        super().__init__()
+        self._voices, self._codes = voices, codes
+
+    def forward(self, parts: Tensor) -> Tensor:
+        """Return [V * K + specials, …] of [K + V + specials, …]."""
+        said, voices = parts[: self._codes], parts[self._codes : self._codes + self._voices]
+        rows = (voices[:, None] + said).flatten(0, 1)
+        return torch.cat((rows, parts[self._codes + self._voices :]))
+
+    def right_inverse(self, rows: Tensor) -> Tensor:
+        """Return parts whose rows are the first voice's in every voice: where training starts."""
+        said, specials = rows[: self._codes], rows[self._voices * self._codes :]
+        return torch.cat((said, torch.zeros_like(said[: self._voices]), specials))
+
+
 class Speaker(nn.Module):
-    """The network and, while it learns, the head that reads phonemes out of the encoder."""
+    """The network and, while it learns, the head that reads phonemes out of the encoder.
+
+    Its codes are those of `VoicedRows`, so that what is learned of one voice is known of the others.
+    """
 
     def __init__(self, network: Network, phonemes: Sequence[str]) -> None:
         super().__init__()
         self.network = network
+        rows = VoicedRows(len(VOICES), network.config.audio_vocab_size // len(VOICES))
+        last = network.head[-1]
+        for module, name in ((network.decoder.embedding, "weight"), (last, "weight"), (last, "bias")):
+            register_parametrization(module, name, rows, unsafe=True)  # the shape of what is learned is another
         self.phonemes = tuple(phonemes)
         size = network.config.encoder.hidden_size
         self.reading_head = nn.Linear(size, PHONEME_SLOTS * (len(self.phonemes) + 1))  # 0 is CTC's blank
 
-    def forward(self, batch: Batch, total_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits of the next codes [B, S, V] and log-probabilities of phonemes [B, 3T, P + 1].
+    def plain_network(self) -> Network:
+        """Return a network of its own with the present weights, as the product knows it."""
+        plain = Network(self.network.config)
+        weights = {name: attrgetter(name)(self.network) for name in plain.state_dict()}
+        plain.load_state_dict(weights)
+        return plain
+
+    def forward(self, batch: Batch, total_frames: Tensor, guidance: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return logits of the next codes [B, S, V * K + specials] and log-probabilities of phonemes [B, 3T, P + 1].
 
         `total_frames` [B] is the length that each row believes it has: the denominator of its progress, plus one.
+        `guidance` 1 leads cross-attention to the places in the text where the frames belong, 0 leaves it alone.
         """
         network, config = self.network, self.network.config
         memory = network.encoder(batch.text_ids, batch.text_lengths)  # [B, T, H]
@@ -85,6 +148,9 @@ class Speaker(nn.Module):
         token = torch.arange(batch.text_ids.shape[1], device=memory.device)
         causal = additive(place[:, None] >= place, memory.dtype)[None, None]
         visible_text = additive((token < batch.text_lengths[:, None])[:, None, None], memory.dtype)
+        if guidance > 0:
+            distance = (batch.places[..., None] - token) / GUIDED_TOKENS  # [B, S, T]
+            visible_text = visible_text - (guidance / 2) * distance.square()[:, None]
         positions = prefill_positions(config, len(place), total_frames).clamp(max=config.progress_scale)
         pieces = network.decoder.pieces(batch.inputs, positions, {None: causal}, NoMemory(), text, visible_text)
         hidden = whole(pieces)  # [B, S, H]
@@ -100,6 +166,7 @@ def lessons_of(corpus: Sequence[Utterance], tokenizer: TextTokenizer, phonemes: 
             tokenizer.row_ids(each.text),
             tuple(numbers[phoneme] for phoneme in each.phonemes if phoneme in numbers),
             torch.from_numpy(each.signal).long(),
+            each.voice,
         )
         for each in corpus
     ]
@@ -112,15 +179,34 @@ def phonemes_of(corpus: Sequence[Utterance]) -> list[str]:
 
 def batches(lessons: Sequence[Lesson], config: ModelConfig, generator: torch.Generator) -> Iterator[Batch]:
     """Yield batches for ever: shuffled, sorted by length within pools, the batches of a pool shuffled again."""
+    speech = _prompts_of_voices(lessons)
     while True:
         order = torch.randperm(len(lessons), generator=generator).tolist()
         pool: list[Lesson] = []
         for number in order:
-            pool.append(lessons[number])
+            pool.append(_perhaps_prompted(lessons[number], speech, config, generator))
             if sum(lesson.inputs for lesson in pool) >= BATCHES_PER_POOL * FRAMES_PER_BATCH:
                 yield from _pool_batches(pool, config, generator)
                 pool = []
         yield from _pool_batches(pool, config, generator)
+
+
+def _prompts_of_voices(lessons: Sequence[Lesson]) -> list[list[Lesson]]:
+    """Return the lessons of each voice that are as long as prompts."""
+    return [
+        [lesson for lesson in lessons if lesson.voice == voice and len(lesson.codes) in PROMPT_FRAMES]
+        for voice in range(len(VOICES))
+    ]
+
+
+def _perhaps_prompted(
+    lesson: Lesson, prompts: Sequence[Sequence[Lesson]], config: ModelConfig, generator: torch.Generator
+) -> Lesson:
+    if torch.rand((), generator=generator) >= PROMPTED[lesson.voice]:
+        return lesson
+    choices = prompts[lesson.voice]
+    prompt = choices[int(torch.randint(len(choices), (), generator=generator))]
+    return lesson.after(prompt, config.prompt_separator_code)
 
 
 def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Generator) -> Iterator[Batch]:
@@ -142,38 +228,59 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
     inputs = torch.full(shape, config.start_code)
     targets = torch.full(shape, IGNORED)
     text_ids = torch.zeros(len(lessons), int(text_lengths.max()), dtype=torch.int64)
+    places = torch.zeros(shape)
     for row, lesson in enumerate(lessons):
         frames = len(lesson.codes)
         inputs[row, 1 : frames + 1] = lesson.codes
         targets[row, :frames] = lesson.codes
         targets[row, frames] = config.end_code
+        if lesson.prompt_inputs:
+            targets[row, : min(UNTOLD_FRAMES, lesson.prompt_inputs)] = IGNORED
+            targets[row, lesson.prompt_inputs - 1] = IGNORED
+        places[row, : lesson.inputs] = _even_places(lesson)
         text_ids[row, : len(lesson.text_ids)] = torch.tensor(lesson.text_ids)
     phonemes = torch.tensor([phoneme for lesson in lessons for phoneme in lesson.phoneme_ids])
     counts = torch.tensor([len(lesson.phoneme_ids) for lesson in lessons])
-    return Batch(text_ids, text_lengths, inputs, targets, lengths, phonemes, counts)
+    prompts = torch.tensor([lesson.prompt_inputs for lesson in lessons])
+    voices = torch.tensor([lesson.voice for lesson in lessons])
+    return Batch(text_ids, text_lengths, inputs, targets, lengths, prompts, voices, places, phonemes, counts)
+
+
+def _even_places(lesson: Lesson) -> Tensor:
+    """Return the text tokens [inputs] at which the decoder inputs belong, prompt and utterance each at an even pace."""
+    prompt = torch.linspace(0, lesson.prompt_tokens, lesson.prompt_inputs + 1)[:-1]
+    utterance = torch.linspace(lesson.prompt_tokens, len(lesson.text_ids) - 1, lesson.inputs - lesson.prompt_inputs)
+    return torch.cat((prompt, utterance))
 
 
 def disturbed(batch: Batch, config: ModelConfig, generator: torch.Generator) -> tuple[Batch, Tensor]:
-    """Return the batch with some inputs replaced by wrong codes, and jittered total lengths [B]."""
+    """Return the batch with some inputs replaced by wrong codes, and jittered total lengths [B].
+
+    The wrong codes are of the right voice, but in prompts some codes are right in the wrong voice.
+    """
     rows, width = batch.inputs.shape
+    codes = config.audio_vocab_size // len(VOICES)
     share = torch.rand(rows, 1, generator=generator) * 2 * CORRUPTED_CODES  # some rows hardly, some often
     wrong = torch.rand(rows, width, generator=generator) < share
-    wrong[:, 0] = False
+    special = batch.inputs >= config.audio_vocab_size
     # Half of the wrong codes are the ones before: the commonest mistake is to be a frame late.
     late = torch.rand(rows, width, generator=generator) < 0.5
-    random_codes = torch.randint(config.audio_vocab_size, (rows, width), generator=generator)
-    replaced = torch.where(
-        late & (batch.inputs.roll(1, 1) < config.audio_vocab_size), batch.inputs.roll(1, 1), random_codes
-    )
+    random_codes = torch.randint(codes, (rows, width), generator=generator) + codes * batch.voices[:, None]
+    before = batch.inputs.roll(1, 1)
+    replaced = torch.where(late & (before < config.audio_vocab_size), before, random_codes)
+    inputs = torch.where(wrong & ~special, replaced, batch.inputs)
+    swapped = torch.rand(rows, width, generator=generator) < SWAPPED_PROMPT_CODES
+    swapped &= (torch.arange(width) < batch.prompts[:, None]) & ~special
+    inputs = torch.where(swapped, (inputs + codes) % config.audio_vocab_size, inputs)
     jitter = 1 + (torch.rand(rows, generator=generator) * 2 - 1) * TARGET_JITTER
-    totals = (batch.lengths * jitter).round().clamp(min=2)
-    return batch._replace(inputs=torch.where(wrong, replaced, batch.inputs)), totals
+    totals = batch.prompts + ((batch.lengths - batch.prompts) * jitter).round().clamp(min=2)
+    return batch._replace(inputs=inputs), totals
 
 
-def losses(speaker: Speaker, batch: Batch, total_frames: Tensor) -> tuple[Tensor, Tensor, float]:
+def losses(speaker: Speaker, batch: Batch, total_frames: Tensor, guidance: float = 0.0) -> tuple[Tensor, Tensor, float]:
     """Return the loss of the codes, the loss of the phonemes and the share of codes that were the likeliest ones."""
     with fast_arithmetic(batch.inputs.device):
-        logits, read = speaker(batch, total_frames)
+        logits, read = speaker(batch, total_frames, guidance)
     spoken = batch.targets != IGNORED
     logits, targets = logits[spoken].float(), batch.targets[spoken]
     reading = F.ctc_loss(
@@ -190,8 +297,19 @@ def losses(speaker: Speaker, batch: Batch, total_frames: Tensor) -> tuple[Tensor
 def fast_arithmetic(device: torch.device) -> Iterator[None]:
     """bfloat16 products, which take half the time of float32 ones on a CPU that has them and on a GPU.
 
-    Attention is then spelled out on a CPU, because its fused bfloat16 kernel is the slower one there.
+    On a CPU attention stays in float32, whose fused kernel is faster there than bfloat16 in any form.
     """
-    kernels = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(kernels):
-        yield
+    with torch.autocast(device.type, torch.bfloat16):
+        if device.type == "cpu":
+            with patch.object(network, "attend", _attend_in_float32):
+                yield
+        else:
+            yield
+
+
+def _attend_in_float32(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float | None
+) -> Tensor:
+    mask = None if mask is None else mask.float()
+    with torch.autocast(queries.device.type, enabled=False):
+        return attend(queries.float(), keys.float(), values.float(), mask, scale, softcap)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,22 @@ from numpy.typing import NDArray
 SAMPLE_RATE = 16_000  # Hz, what the codec works at
 FRAME_SAMPLES = 320  # one codec frame, 1/50 s
 
-VOICE = "en-us"
-PITCH = 60  # of 0..99; about 100 Hz in this voice
 PITCH_RANGE = 0  # a constant pitch: intonation would multiply the sounds that a small codebook has to tell apart
+
+
+@dataclass(frozen=True)
+class TeacherVoice:
+    """One of espeak-ng's voices at one pitch."""
+
+    name: str  # the library's own
+    pitch: int  # of 0..99
+
+
+# The first speaks where no voice prompt asks for another. Neither breathes nor is rough: noise can't be foretold.
+VOICES = (
+    TeacherVoice("en-us", 60),  # about 100 Hz
+    TeacherVoice("en-us+steph", 50),  # a smaller mouth, about 180 Hz
+)
 
 LEAD_SAMPLES = SAMPLE_RATE * 3 // 100  # kept before the first sound
 TAIL_SAMPLES = SAMPLE_RATE * 6 // 100  # kept after the last, where final consonants fade
@@ -35,7 +49,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, _Samples, ctypes.c_int, ctypes.c_void
 
 
 class Teacher:
-    """One espeak-ng voice. The library is global state: one teacher a process."""
+    """espeak-ng in all voices of `VOICES`. The library is global state: one teacher a process."""
 
     def __init__(self) -> None:
         self._library = _open_library()
@@ -45,13 +59,11 @@ class Teacher:
         self._chunks: list[NDArray[np.int16]] = []
         self._callback = _Callback(self._collect)  # kept: the library holds only its address
         self._library.espeak_SetSynthCallback(self._callback)
-        if self._library.espeak_SetVoiceByName(VOICE.encode()):
-            raise OSError(f"espeak-ng has no voice {VOICE!r}")
-        self._library.espeak_SetParameter(_PITCH, PITCH, 0)
-        self._library.espeak_SetParameter(_RANGE, PITCH_RANGE, 0)
+        self._voice: int | None = None
 
-    def speak(self, text: str, words_per_minute: int) -> NDArray[np.float32]:
+    def speak(self, text: str, words_per_minute: int, voice: int = 0) -> NDArray[np.float32]:
         """Return the speech [N] at 16 kHz, without the silence around it, a whole number of frames; perhaps empty."""
+        self._take_voice(voice)
         self._chunks = []
         self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
         encoded = text.encode()
@@ -63,11 +75,22 @@ class Teacher:
 
     def phonemes(self, text: str) -> str:
         """Return the phonemes of the text as IPA without stress and spaces."""
+        self._take_voice(0)  # they are the same in all voices
         rest = ctypes.c_char_p(text.encode())
         clauses = []
         while rest.value:  # the library reads one clause a call and moves the pointer on
             clauses.append(self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA) or b"")
         return _MARKS.sub("", b" ".join(clauses).decode())
+
+    def _take_voice(self, number: int) -> None:
+        if number == self._voice:
+            return
+        voice = VOICES[number]
+        if self._library.espeak_SetVoiceByName(voice.name.encode()):
+            raise OSError(f"espeak-ng has no voice {voice.name!r}")
+        self._library.espeak_SetParameter(_PITCH, voice.pitch, 0)
+        self._library.espeak_SetParameter(_RANGE, PITCH_RANGE, 0)
+        self._voice = number
 
     def _collect(self, samples: Any, count: int, _events: Any) -> int:
         if count > 0:

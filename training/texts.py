@@ -6,6 +6,7 @@ import gzip
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from random import Random
 
 from training.sentences import Filler
@@ -30,7 +31,12 @@ _MIXTURE = {  # how many of a hundred texts
 }
 _UNSEEN = re.compile(f"[^ {LETTERS}{PUNCTUATION}]")
 _INFLECTED = re.compile(r"(?:s|ed|ing|ly|er|est)$")
+_WORD = re.compile(r"[a-z']+")
 _SENTENCE_END = re.compile(r"[.!?]$")
+
+
+TEST_FILES = tuple(Path(__file__).parent / name for name in ("test_sentences.txt", "test_spoken.txt"))
+FORBIDDEN_WORDS = 5  # in a row; a text that shares so many with a test sentence is never learned from
 
 
 def visible(text: str) -> str:
@@ -39,8 +45,9 @@ def visible(text: str) -> str:
 
 
 def texts(wordnet: WordNet, seed: int) -> Iterator[str]:
-    """Yield texts of the mixture for ever; no two alike."""
+    """Yield texts of the mixture for ever; no two alike, and none that shares five words with a test sentence."""
     random = Random(seed)
+    forbidden = forbidden_runs()
     words = pronounced_words()
     names = [word for word in words if word not in wordnet.lemmas and not _INFLECTED.search(word)]
     filler = Filler(wordnet, names, random)
@@ -49,9 +56,25 @@ def texts(wordnet: WordNet, seed: int) -> Iterator[str]:
     while True:
         (kind,) = random.choices(kinds, weights)
         text = visible(_draw(kind, wordnet, words, filler, random))
-        if SHORTEST_CHARACTERS <= len(text) <= LONGEST_CHARACTERS and text not in seen:
+        if (
+            SHORTEST_CHARACTERS <= len(text) <= LONGEST_CHARACTERS
+            and text not in seen
+            and forbidden.isdisjoint(runs(text))
+        ):
             seen.add(text)
             yield text
+
+
+def forbidden_runs() -> frozenset[tuple[str, ...]]:
+    """Return the runs of words that stand in a test sentence."""
+    lines = [line for file in TEST_FILES for line in file.read_text(encoding="utf-8").splitlines()]
+    return frozenset(run for line in lines for run in runs(visible(line)))
+
+
+def runs(text: str) -> set[tuple[str, ...]]:
+    """Return every `FORBIDDEN_WORDS` words that follow each other in a visible text."""
+    words = _WORD.findall(text)
+    return {tuple(words[start : start + FORBIDDEN_WORDS]) for start in range(len(words) - FORBIDDEN_WORDS + 1)}
 
 
 def pronounced_words() -> list[str]:

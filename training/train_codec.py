@@ -14,6 +14,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,10 +23,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
+from training.alignment import aligned
 from training.corpus import Utterance, read_corpus
 from training.features import CodeBook, LogMel, fit_codebook, mel_bank, stacked_mel
 from training.runs import Run, Schedule, begin, command_line
-from training.teacher import FRAME_SAMPLES, SAMPLE_RATE
+from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, VOICES
 from voice_core.codec.config import CodecConfig
 from voice_core.codec.decoder import Decoder
 
@@ -34,10 +36,11 @@ WEIGHT_DECAY = 1e-3
 BETAS = (0.8, 0.99)
 BATCH = 8
 CROP_FRAMES = 64
-CODEBOOK_UTTERANCES = 500
+CODEBOOK_TEXTS = 500
+SHORTEST_ALIGNED_FRAMES = 20
 HELD_OUT = 40
 QUICK_STEPS = 5
-QUICK_CODES = 64
+QUICK_CODES = 64  # a voice
 
 CONFIG = CodecConfig(
     hidden=128, layers=4, heads=4, quant_dim=128, hop_length=FRAME_SAMPLES, rope_axis="time", sample_rate=SAMPLE_RATE
@@ -89,6 +92,7 @@ def main() -> None:
     codebook = make_codebook(learned, arguments.seed, QUICK_CODES if arguments.quick else None)
     codebook.save(arguments.out)
     config = replace(CONFIG, code_map=code_map(codebook))
+    write_config(config, arguments.out)  # with the codebook, all that the speaker needs
     indices = torch.tensor(config.code_map, device=device)
 
     decoder, loss_of = Decoder(config).to(device), SpectralLoss().to(device)
@@ -115,10 +119,20 @@ def main() -> None:
 
 
 def make_codebook(corpus: Sequence[Utterance], seed: int, codes: int | None) -> CodeBook:
-    """Return the codebook of the first utterances."""
+    """Return the codebook of the first texts that all voices say."""
+    assert len(VOICES) == 2, "only pairs are aligned"
     mel = LogMel()
-    frames = [stacked_mel(mel, torch.from_numpy(each.sound)[None])[0] for each in corpus[:CODEBOOK_UTTERANCES]]
-    return fit_codebook(torch.cat(frames), seed, *([] if codes is None else [codes]))
+    ones, others = [], []
+    for one, other in pairwise(corpus):
+        if one.text == other.text and one.voice < other.voice and one.frames_of_sound >= SHORTEST_ALIGNED_FRAMES:
+            frames = [stacked_mel(mel, torch.from_numpy(each.sound)[None])[0] for each in (one, other)]
+            of_one, of_other = aligned(*frames)
+            ones.append(of_one)
+            others.append(of_other)
+            if len(ones) == CODEBOOK_TEXTS:
+                break
+    together = torch.stack((torch.cat(ones), torch.cat(others)))
+    return fit_codebook(together, seed, *([] if codes is None else [codes]))
 
 
 def code_map(codebook: CodeBook) -> tuple[int, ...]:
@@ -154,10 +168,13 @@ def crops(corpus: Sequence[Utterance], generator: torch.Generator) -> Tensor:
     return torch.stack(rows)
 
 
+def write_config(config: CodecConfig, directory: Path) -> None:
+    told = {"model_type": "xcodec2", **asdict(config), "frames_per_second": SAMPLE_RATE // FRAME_SAMPLES}
+    (directory / "config.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+
+
 def save_codec(decoder: Decoder, directory: Path) -> None:
-    """Write config.json and the weights in half precision; the codebook lies beside them already."""
-    config = {"model_type": "xcodec2", **asdict(decoder.config), "frames_per_second": SAMPLE_RATE // FRAME_SAMPLES}
-    (directory / "config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
+    """Write the weights in half precision; codebook and config.json lie beside them already."""
     weights = {name: value.detach().half().contiguous() for name, value in decoder.state_dict().items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
 

@@ -2,12 +2,13 @@
 
     python training/train_speaker.py --data SHARDS --codec DIRECTORY --out DIRECTORY --steps 60000
 
-A stopped run goes on where it was last saved. `--start` takes the weights of an earlier voice; its encoder may have
-fewer layers, the new ones begin as layers that change nothing.
+A stopped run goes on where it was last saved. The learning rate stays up until the last steps, so a finished run is
+made longer from a copy of a state that it had before them; `--decay-steps` says when they begin.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from argparse import Namespace
@@ -20,9 +21,10 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
-from training.corpus import read_corpus
+from training.corpus import Utterance, read_corpus
 from training.runs import Run, Schedule, begin, command_line
 from training.speaker import (
+    GUIDED_STEPS,
     READING_WEIGHT,
     Lesson,
     Speaker,
@@ -34,9 +36,9 @@ from training.speaker import (
     phonemes_of,
 )
 from training.voice_files import QUICK_SIZE, VoiceSize, write_voice_files
-from voice_core.model.checkpoint import load_network, save_network
+from voice_core.model.checkpoint import save_network
 from voice_core.model.config import ModelConfig, read_config
-from voice_core.model.network import EncoderLayer, Network
+from voice_core.model.network import Network
 from voice_core.model.tokenizer import load_tokenizer
 
 HIGHEST_RATE = 1.5e-3
@@ -47,22 +49,25 @@ HELD_OUT_BATCH = 16
 VALIDATE_EVERY_STEPS = 1000
 QUICK_STEPS = 20
 
+_STATES = shutil.ignore_patterns("*.state", "*.part")
+
 
 def main() -> None:
     arguments = _arguments()
     begin(arguments)
-    size = QUICK_SIZE if arguments.quick else replace(VoiceSize(), encoder_layers=arguments.encoder_layers)
+    size = replace(QUICK_SIZE if arguments.quick else VoiceSize(), codes=count_codes(arguments.codec))
     write_voice_files(arguments.out, size)
-    shutil.copytree(arguments.codec, arguments.out / "codec", dirs_exist_ok=True)
+    shutil.copytree(arguments.codec, arguments.out / "codec", ignore=_STATES, dirs_exist_ok=True)
     config = read_config(arguments.out)
 
     corpus = read_corpus(arguments.data)
-    lessons = lessons_of(corpus, load_tokenizer(arguments.out, config), phonemes_of(corpus))
-    speaker = Speaker(new_network(config, arguments.start), phonemes_of(corpus)).to(arguments.device)
+    phonemes = known_phonemes(arguments.out / "phonemes.json", corpus)
+    lessons = lessons_of(corpus, load_tokenizer(arguments.out, config), phonemes)
+    speaker = Speaker(new_network(config), phonemes).to(arguments.device)
     steps = QUICK_STEPS if arguments.quick else arguments.steps
     run = Run(
         speaker,
-        Schedule(steps, arguments.rate),
+        Schedule(steps, arguments.rate, arguments.decay_steps),
         arguments.out / "speaker.state",
         weight_decay=WEIGHT_DECAY,
         betas=BETAS,
@@ -74,28 +79,34 @@ def main() -> None:
     device = torch.device(arguments.device)
     for step in run.steps():
         batch, totals = disturbed(next(stream), config, generator)
-        speaking, reading, accuracy = losses(speaker, batch.to(device), totals.to(device))
+        guidance = max(0.0, 1 - step / GUIDED_STEPS)
+        speaking, reading, accuracy = losses(speaker, batch.to(device), totals.to(device), guidance)
         figures = {"speaking": speaking.item(), "reading": reading.item(), "accuracy": accuracy}
         run.learn(speaking + READING_WEIGHT * reading, **figures)
         if (step + 1) % VALIDATE_EVERY_STEPS == 0:
             validate(speaker, [held_out[i : i + HELD_OUT_BATCH] for i in range(0, HELD_OUT, HELD_OUT_BATCH)], device)
-            save_network(speaker.network, arguments.out, torch.float16)
-    save_network(speaker.network, arguments.out, torch.float16)
+            save_network(speaker.plain_network(), arguments.out, torch.float16)
+    save_network(speaker.plain_network(), arguments.out, torch.float16)
 
 
-def new_network(config: ModelConfig, start: Path | None) -> Network:
-    """Return a network with random weights, or with those of the voice in `start`."""
+def known_phonemes(file: Path, corpus: Sequence[Utterance]) -> list[str]:
+    """Return the phonemes of the run's first start, so that it may go on with more data."""
+    if not file.exists():
+        file.write_text(json.dumps(phonemes_of(corpus)) + "\n", encoding="utf-8")
+    phonemes: list[str] = json.loads(file.read_text(encoding="utf-8"))
+    return phonemes
+
+
+def count_codes(codec: Path) -> int:
+    """Return how many codes a codec of ours has."""
+    return len(json.loads((codec / "config.json").read_text(encoding="utf-8"))["code_map"])
+
+
+def new_network(config: ModelConfig) -> Network:
+    """Return a network with random weights."""
     network = Network(config)
     for embedding in (network.encoder.embedding, network.decoder.embedding):
         nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)  # it is scaled by √H where it is read
-    if start is not None:
-        earlier_config = read_config(start)
-        earlier = load_network(start, earlier_config, device=torch.device("cpu"), dtype=torch.float32)
-        network.load_state_dict(network.state_dict() | earlier.state_dict())
-        for layer in list(network.encoder.layers)[earlier_config.encoder.layers :]:
-            assert isinstance(layer, EncoderLayer)
-            nn.init.zeros_(layer.after_attention.gain)
-            nn.init.zeros_(layer.after_mlp.gain)
     return network
 
 
@@ -118,8 +129,9 @@ def _arguments() -> Namespace:
     parser.add_argument("--codec", type=Path, required=True, help="the codec that made the codes")
     parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument("--rate", type=float, default=HIGHEST_RATE, help="the highest learning rate")
-    parser.add_argument("--encoder-layers", type=int, default=VoiceSize.encoder_layers)
-    parser.add_argument("--start", type=Path, help="an earlier voice to go on from")
+    parser.add_argument(
+        "--decay-steps", type=int, help="so many last steps at a falling rate; a fifth of all if not said"
+    )
     return parser.parse_args()
 
 

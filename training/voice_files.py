@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.features import CODES
-from training.teacher import SAMPLE_RATE
+from training.features import CODES_PER_VOICE
+from training.teacher import SAMPLE_RATE, VOICES
 from training.texts import LETTERS, PUNCTUATION
 
 PAD_ID = 0
@@ -29,6 +29,7 @@ class VoiceSize:
     decoder_layers: int = 4
     heads: int = 4
     kv_heads: int = 2
+    codes: int = CODES_PER_VOICE * len(VOICES)
 
 
 QUICK_SIZE = VoiceSize(hidden=32, inner=64, encoder_layers=1, decoder_layers=1, heads=2, kv_heads=1)
@@ -79,13 +80,13 @@ def voice_config(size: VoiceSize) -> dict[str, Any]:
         "tie_input_output_embeddings": False,
         "text_input_type": "text",
         "n_codebooks": 1,
-        "audio_vocab_size": CODES,
+        "audio_vocab_size": size.codes,
         "n_special": 5,
-        "empty_token": CODES,
-        "eog": CODES + 1,
-        "audio_pad_token": CODES + 2,
-        "eos": CODES + 3,
-        "y_sep_token": CODES + 4,
+        "empty_token": size.codes,
+        "eog": size.codes + 1,
+        "audio_pad_token": size.codes + 2,
+        "eos": size.codes + 3,
+        "y_sep_token": size.codes + 4,
         "x_sep_token": SPACE_ID,
         "audio_mask_token": 1024,
         "special_first": 0,

@@ -1,4 +1,4 @@
-"""The schedule falls by steps, and a stopped run goes on where it was."""
+"""The schedule goes by steps, and a stopped run goes on where it was."""
 
 from pathlib import Path
 
@@ -6,14 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from training.runs import LOWEST_RATE, WARMUP_STEPS, Run, Schedule
+from training.runs import WARMUP_STEPS, Run, Schedule
 
 
-def test_the_rate_rises_then_falls_along_half_a_cosine() -> None:
+def test_the_rate_rises_stays_and_falls_to_nothing_in_the_last_fifth() -> None:
     schedule = Schedule(steps=10_000, highest_rate=1.0)
     assert schedule.rate(0) == pytest.approx(1 / WARMUP_STEPS)
-    assert schedule.rate(5_000) == pytest.approx(0.5)
-    assert schedule.rate(10_000) == pytest.approx(LOWEST_RATE)
+    assert schedule.rate(5_000) == schedule.rate(8_000) == 1
+    assert schedule.rate(9_000) == pytest.approx(0.5)
+    assert schedule.rate(9_999) == pytest.approx(1 / 2000)
+
+
+def test_until_it_falls_the_rate_knows_no_end() -> None:
+    short, long = Schedule(1000, 1.0, decay_steps=300), Schedule(5000, 1.0, decay_steps=300)
+    assert [short.rate(step) for step in range(700)] == [long.rate(step) for step in range(700)]
+    assert short.rate(850) == pytest.approx(0.5)
 
 
 def run_of(module: nn.Module, file: Path, steps: int) -> Run:

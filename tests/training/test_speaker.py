@@ -1,4 +1,4 @@
-"""What the speaker learns from: batches with an end, disturbed inputs, an encoder that may grow."""
+"""What the speaker learns from: batches with an end, voice prompts, disturbed inputs, codes that voices share."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from training.speaker import (
     losses,
 )
 from training.train_speaker import new_network
-from training.voice_files import QUICK_SIZE, VoiceSize, write_voice_files
+from training.voice_files import QUICK_SIZE, write_voice_files
 from voice_core.embedded import DIRECTORY as EMBEDDED
-from voice_core.model.checkpoint import save_network
+from voice_core.model.checkpoint import load_network, save_network
 from voice_core.model.config import ModelConfig, read_config
 from voice_core.model.tokenizer import load_tokenizer
 
@@ -30,8 +30,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     return read_config(directory)
 
 
-def lesson(frames: int, code: int = 7) -> Lesson:
-    return Lesson((1, 2, 3, 1), (1, 2), torch.full((frames,), code))
+def lesson(frames: int, code: int = 7, voice: int = 0) -> Lesson:
+    return Lesson((1, 2, 3, 1), (1, 2), torch.full((frames,), code), voice)
 
 
 def test_a_row_begins_with_the_start_code_and_ends_with_the_end_code(config: ModelConfig) -> None:
@@ -49,7 +49,7 @@ def test_batches_hold_all_lessons_once_and_no_more_than_their_frames(config: Mod
     while len(met) < len(lessons):
         batch = next(stream)
         assert batch.inputs.numel() <= FRAMES_PER_BATCH
-        met += batch.lengths.tolist()
+        met += (batch.lengths - batch.prompts).tolist()
     assert sorted(met) == [each.inputs for each in lessons]
 
 
@@ -58,12 +58,13 @@ def test_disturbing_changes_some_inputs_but_neither_start_nor_targets(config: Mo
     changed, totals = disturbed(batch, config, torch.Generator().manual_seed(0))
     assert torch.equal(changed.inputs[:, 0], batch.inputs[:, 0])
     assert torch.equal(changed.targets, batch.targets)
+    assert changed.inputs[:, 1:].max() < config.audio_vocab_size // 2  # the wrong codes are of the right voice
     assert 0.02 < (changed.inputs != batch.inputs).float().mean() < 0.15
-    assert 90 < totals.min() < 101 < totals.max() < 110
+    assert 95 < totals.min() < 101 < totals.max() < 105
 
 
 def test_both_losses_reach_the_weights(config: ModelConfig) -> None:
-    speaker = Speaker(new_network(config, None), ["a", "b"])
+    speaker = Speaker(new_network(config), ["a", "b"])
     batch = collate([lesson(5), lesson(9)], config)
     speaking, reading, accuracy = losses(speaker, batch, batch.lengths.float())
     (speaking + reading).backward()
@@ -71,18 +72,75 @@ def test_both_losses_reach_the_weights(config: ModelConfig) -> None:
     assert all(parameter.grad is not None for parameter in speaker.parameters())
 
 
-def test_a_grown_encoder_says_at_first_what_the_smaller_one_said(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    write_voice_files(small, QUICK_SIZE)
-    torch.manual_seed(0)
-    network = new_network(read_config(small), None)
-    save_network(network, small, torch.float32)
+def test_a_prompted_lesson_is_laid_out_as_the_product_does(config: ModelConfig, tmp_path: Path) -> None:
+    write_voice_files(tmp_path, QUICK_SIZE)
+    tokenizer = load_tokenizer(tmp_path, config)
+    prompt, text = "my voice.", "says this!"
+    first = Lesson(tokenizer.row_ids(prompt), (1,), torch.tensor([3, 4]), voice=1)
+    second = Lesson(tokenizer.row_ids(text), (2,), torch.tensor([5]), voice=1)
+    both = second.after(first, config.prompt_separator_code)
+    assert both.text_ids == tokenizer.row_ids(text, transcript=prompt)
+    assert both.codes.tolist() == [3, 4, config.prompt_separator_code, 5]
+    assert both.phoneme_ids == (1, 2)
 
-    large = tmp_path / "large"
-    write_voice_files(large, VoiceSize(hidden=32, inner=64, encoder_layers=3, decoder_layers=1, heads=2, kv_heads=1))
-    grown = new_network(read_config(large), start=small)
-    text_ids, lengths = torch.tensor([[1, 5, 9, 1]]), torch.tensor([4])
-    assert torch.allclose(grown.encoder(text_ids, lengths), network.encoder(text_ids, lengths), atol=1e-6)
+    batch = collate([both], config)
+    assert batch.inputs.tolist() == [[config.start_code, 3, 4, config.prompt_separator_code, 5]]
+    assert batch.targets[0, 3:].tolist() == [5, config.end_code]
+    assert batch.targets[0, 2] == IGNORED  # whoever speaks can't know that the prompt is over
+    _, totals = disturbed(batch, config, torch.Generator().manual_seed(0))
+    assert totals.tolist() == [5]  # the prompt's 3 inputs, the start and one frame
+
+
+def test_places_run_evenly_over_prompt_and_utterance(config: ModelConfig) -> None:
+    prompt = Lesson((1, 2, 1), (), torch.full((5,), 7), voice=0)
+    spoken = Lesson((1, 2, 2, 2, 1), (), torch.full((3,), 7), voice=0)
+    batch = collate([spoken.after(prompt, config.prompt_separator_code)], config)
+    assert batch.places[0].tolist() == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6])
+
+
+def test_the_first_voice_speaks_without_a_prompt_too_the_other_never(config: ModelConfig) -> None:
+    lessons = [lesson(50, code=7, voice=number % 2) for number in range(200)]
+    stream = batches(lessons, config, torch.Generator().manual_seed(0))
+    met = [next(stream) for _ in range(10)]
+    prompted = [torch.cat([batch.prompts[batch.voices == voice] for batch in met]) > 0 for voice in (0, 1)]
+    assert 0.1 < prompted[0].float().mean() < 0.5
+    assert prompted[1].all()
+
+
+def test_what_is_learned_of_a_code_is_known_in_every_voice(config: ModelConfig) -> None:
+    speaker = Speaker(new_network(config), ["a"])
+    codes = config.audio_vocab_size // 2
+    with torch.no_grad():
+        for parameter in speaker.network.decoder.embedding.parameters():
+            parameter.normal_()
+    plain = speaker.plain_network().decoder.embedding.weight
+    assert plain.shape == (config.code_vocab_size, config.decoder.hidden_size)
+    between_voices = plain[codes : 2 * codes] - plain[:codes]
+    assert torch.allclose(between_voices, between_voices[:1].expand_as(between_voices), atol=1e-5)
+
+
+def test_the_plain_network_says_what_the_learning_one_says(config: ModelConfig, tmp_path: Path) -> None:
+    write_voice_files(tmp_path, QUICK_SIZE)
+    speaker = Speaker(new_network(config), ["a"])
+    hidden = torch.randn(2, config.decoder.hidden_size)
+    save_network(speaker.plain_network(), tmp_path, torch.float32)
+    loaded = load_network(tmp_path, config, device=torch.device("cpu"), dtype=torch.float32)
+    assert torch.allclose(loaded.head(hidden), speaker.network.head(hidden), atol=1e-6)
+
+
+def test_guidance_makes_far_text_invisible(config: ModelConfig) -> None:
+    speaker = Speaker(new_network(config), ["a"])
+    batch = collate([Lesson(tuple(range(1, 31)) * 3, (1,), torch.full((40,), 7), voice=0)], config)
+    other_end = batch._replace(text_ids=torch.cat((batch.text_ids[:, :80], 1 + batch.text_ids[:, 80:]), 1))
+    # The encoder spreads the difference over the whole text; it must not, for this test.
+    for layer in speaker.network.encoder.layers:
+        torch.nn.init.zeros_(layer.after_attention.gain)
+    with torch.no_grad():
+        free, led = (
+            [speaker(each, each.lengths.float(), guidance)[0][0, 5] for each in (batch, other_end)]
+            for guidance in (0.0, 1.0)
+        )
+    assert (free[0] - free[1]).abs().max() > 100 * (led[0] - led[1]).abs().max()
 
 
 def test_the_written_tokenizer_is_the_packaged_one(tmp_path: Path) -> None:

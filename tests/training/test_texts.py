@@ -1,12 +1,13 @@
 """The training texts: seeded, varied, in the tokenizer's alphabet; and the test sentences apart from them."""
 
 import re
+from dataclasses import replace
 from itertools import islice
 from random import Random
 
 from training.evaluate import SENTENCES_FILE
 from training.sentences import GRAMMAR, Filler
-from training.texts import LETTERS, LONGEST_CHARACTERS, PUNCTUATION, texts, visible
+from training.texts import LETTERS, LONGEST_CHARACTERS, PUNCTUATION, forbidden_runs, runs, texts, visible
 from training.wordnet import WordNet
 
 SENTENCES = SENTENCES_FILE.read_text(encoding="utf-8").splitlines()
@@ -43,6 +44,21 @@ def test_verbs_are_inflected(few_words: WordNet) -> None:
 
 def test_there_are_a_hundred_test_sentences() -> None:
     assert len(SENTENCES) == len(set(SENTENCES)) == 100
+
+
+def test_a_text_that_shares_five_words_in_a_row_with_a_test_sentence_is_never_learned_from(few_words: WordNet) -> None:
+    leak = "then he whistled an old tune while"
+    leaking = replace(few_words, examples=[leak, "he whistled an old song while"], glosses=[leak])
+    assert not runs("he whistled an old") & forbidden_runs()
+    assert runs(leak) & forbidden_runs()
+    made = list(islice(texts(leaking, 0), 200))
+    assert any("old song" in text for text in made)
+    assert not any("old tune" in text for text in made)
+
+
+def test_figures_are_forbidden_as_they_are_said() -> None:
+    assert ("costs", "forty", "seven", "dollars", "and") not in forbidden_runs()
+    assert ("came", "to", "forty", "seven", "dollars") in forbidden_runs()
 
 
 def test_no_test_sentence_is_an_instance_of_a_training_template() -> None:
