@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone ru
 from training.evaluate import speak_here
 from training.teacher import Teacher
 from training.texts import visible
-from voice_core.speech import Sampling
 from voice_core.synthesizer import EMBEDDED, Synthesizer
 
 TEXT = "The old sailor told stories about distant islands."
@@ -40,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     synthesizer = Synthesizer.load(arguments.model, device="cpu")
-    voice = speak_here(synthesizer, [arguments.text], 1.0, Sampling())[0].samples
+    voice = np.concatenate([speech.samples for speech in speak_here(synthesizer, arguments.text)])
     synthesizer.close()
     pictures = [spectrogram(sound) for sound in (Teacher().speak(visible(arguments.text), WORDS_PER_MINUTE), voice)]
     width = max(picture.shape[1] for picture in pictures)

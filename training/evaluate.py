@@ -1,12 +1,20 @@
-"""Command: what the voice is worth, measured on sentences that share no template with the training texts.
+"""Command: what the voice is worth, through the whole product, on sentences that share no template with the lessons.
 
-    python training/evaluate.py                        # all figures, through the product's parts in this process
-    python training/evaluate.py --quick                # starts the service, the error rate is measured over HTTP
+    python training/evaluate.py                        # every voice, three draws of each sentence
+    python training/evaluate.py --quick                # the first voice, one draw; minutes on two cores
     python training/evaluate.py --model DIRECTORY      # another checkpoint than the one in the package
 
-The last line is a JSON object: `per` (phoneme errors a phoneme, by the shipped recogniser against what the teacher
-would have said), `ended` (share of segments that ended by themselves), `length_ratio` and `length_sd` (seconds got to
-seconds asked), `audio_s_per_core_s` (one sentence at a time, codec included), `sentences`.
+It starts the service and asks it over HTTP, as anybody would: default sampling, the text as written, seconds by the
+service's own estimate and by 0.8 and 1.3 times of it. The last line is a JSON object:
+
+- `per`: phoneme errors a phoneme at the estimate's pace, by the shipped recogniser, against what the teacher says of
+  the sentence in words (`test_spoken.txt`, written by hand, so that our own spelling of figures is judged too);
+- `ended`, `length_ratio`, `length_sd`: the share of segments that ended by themselves, and seconds got to seconds
+  asked, over all three paces; `paces` has them for each, with the error rate;
+- `audio_s_per_core_s`: seconds of speech a second of one core's time, one sentence at a time, codec included, in this
+  process after the service is gone;
+- `sentences`, `draws`; `voices`: the error rate of each voice; `codec_log_mel`: how far the teacher's speech is from
+  itself through the codec, null where no teacher is installed.
 """
 
 from __future__ import annotations
@@ -16,36 +24,44 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
+from training.features import load_codebook
 from training.recogniser import SHIPPED_FILE, ErrorCount, load_recogniser
-from training.service import Service
+from training.service import Answer, Service
+from training.spectral import SpectralLoss
 from training.teacher import Teacher
 from training.texts import visible
+from voice_core.codec.codec import Codec
 from voice_core.planning import plan
-from voice_core.speech import FinishReason, Sampling, Segment, Speech
-from voice_core.synthesizer import EMBEDDED, Synthesizer
+from voice_core.speech import DEFAULT_VOICE, Sampling, Segment, Speech
+from voice_core.synthesizer import EMBEDDED, Synthesizer, codec_directory
 
 SENTENCES_FILE = Path(__file__).parent / "test_sentences.txt"
+SPOKEN_FILE = Path(__file__).parent / "test_spoken.txt"  # the same with their figures in words
 PHONEMES_FILE = Path(__file__).parent / "test_phonemes.txt"  # the teacher's, so that no teacher need be installed
-STRETCHES = (0.8, 1.0, 1.3)  # of the estimated duration
+STRETCHES = (1.0, 0.8, 1.3)  # of the estimated duration
+DRAWS = 3  # of each sentence; their seeds follow each other
+ASKED_AT_ONCE = 8  # requests
 TIMED_SENTENCES = 10
+CODEC_WORDS_PER_MINUTE = 150
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A sentence as the voice said it."""
+class Pace:
+    """What came of one stretch of the estimate."""
 
-    samples: NDArray[np.float32]
-    ended: tuple[bool, ...]  # for each segment: by itself, not by its limit
-    length_ratios: tuple[float, ...]  # for each segment: seconds got to seconds asked; empty if not known
+    per: float
+    ended: float
+    length_ratio: float
+    length_sd: float
 
 
 @dataclass(frozen=True)
@@ -58,99 +74,147 @@ class Figures:
     length_sd: float
     audio_s_per_core_s: float
     sentences: int
+    draws: int
+    paces: dict[str, Pace]
+    voices: dict[str, float]
+    codec_log_mel: float | None
 
 
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(1)
-    sentences, phonemes = read_sentences(arguments.sentences)
+    sentences, phonemes = read_sentences()
     sentences, phonemes = sentences[: arguments.limit], phonemes[: arguments.limit]
-    sampling = Sampling(temperature=arguments.temperature, top_k=arguments.top_k)
-    synthesizer = Synthesizer.load(arguments.model, device="cpu")
-    spoken = {
-        stretch: speak_here(synthesizer, sentences, stretch, sampling)
-        for stretch in ((1.0,) if arguments.quick else STRETCHES)
-    }
-    judged = spoken[1.0]
-    speed = audio_per_core_second(synthesizer, sentences[:TIMED_SENTENCES])
-    synthesizer.close()
-    if arguments.quick:
-        with Service(arguments.model) as service:
-            judged = [Spoken(*service.speak(sentence, seed), ()) for seed, sentence in enumerate(sentences)]
-    for stretch, results in spoken.items():
-        mean, deviation = length_statistics(results)
-        print(f"asked for {stretch:g} times the estimate: got {mean:.3f} of it, deviation {deviation:.3f}")
-    per = error_rate(judged, sentences, phonemes, arguments.recogniser)
-    mean, deviation = length_statistics(spoken[1.0])
-    ends = [end for each in judged for end in each.ended]
-    print(json.dumps(asdict(Figures(per, sum(ends) / len(ends), mean, deviation, speed, len(sentences)))))
-
-
-def read_sentences(file: Path) -> tuple[list[str], list[str]]:
-    """Return the sentences of a file, one a line, and what the teacher would say; it is only asked for new ones."""
-    sentences = file.read_text(encoding="utf-8").splitlines()
-    if file == SENTENCES_FILE:
-        return sentences, PHONEMES_FILE.read_text(encoding="utf-8").splitlines()
-    teacher = Teacher()
-    return sentences, [teacher.phonemes(visible(sentence)) for sentence in sentences]
-
-
-def speak_here(synthesizer: Synthesizer, sentences: Sequence[str], stretch: float, sampling: Sampling) -> list[Spoken]:
-    """Speak the sentences together, planned as the service plans them, the estimates stretched."""
-    segments = [planned(synthesizer, sentence, seed, stretch, sampling) for seed, sentence in enumerate(sentences)]
-    speeches = iter(synthesizer.speak([segment for of_sentence in segments for segment in of_sentence]))
-    return [_joined([next(speeches)[0] for _ in of_sentence]) for of_sentence in segments]
-
-
-def planned(synthesizer: Synthesizer, sentence: str, seed: int, stretch: float, sampling: Sampling) -> list[Segment]:
-    """Return the segments of a sentence; the figures in it are spelled out, whoever does so once more."""
-    found = plan(visible(sentence), longest_seconds=synthesizer.facts.longest_seconds, language="en", speed=1 / stretch)
-    return [
-        Segment(segment.text, segment.seconds, index, (seed,), sampling) for index, segment in enumerate(found.segments)
-    ]
-
-
-def _joined(speeches: Sequence[Speech]) -> Spoken:
-    return Spoken(
-        np.concatenate([speech.samples for speech in speeches]),
-        tuple(speech.finish_reason is FinishReason.STOP for speech in speeches),
-        tuple(speech.seconds / speech.asked_seconds for speech in speeches),
+    draws = 1 if arguments.quick else DRAWS
+    judge = Judge(arguments.recogniser, sentences, phonemes)
+    with Service(arguments.model) as service:
+        answers = {stretch: speak(service, sentences, draws, stretch, DEFAULT_VOICE) for stretch in STRETCHES}
+        others = [] if arguments.quick else [voice for voice in service.voices() if voice != DEFAULT_VOICE]
+        of_voices = {voice: speak(service, sentences, draws, 1.0, voice) for voice in others}
+    paces = {f"{stretch:g}": pace(of_stretch, judge) for stretch, of_stretch in answers.items()}
+    pooled = [answer for of_stretch in answers.values() for answer in of_stretch]
+    ratio, deviation = length_statistics(pooled)
+    judge.print_worst(answers[1.0])
+    figures = Figures(
+        per=paces["1"].per,
+        ended=ended(pooled),
+        length_ratio=ratio,
+        length_sd=deviation,
+        audio_s_per_core_s=audio_per_core_second(arguments.model, sentences[:TIMED_SENTENCES]),
+        sentences=len(sentences),
+        draws=draws,
+        paces=paces,
+        voices={DEFAULT_VOICE: paces["1"].per} | {voice: judge.rate(said) for voice, said in of_voices.items()},
+        codec_log_mel=codec_log_mel(arguments.model),
     )
+    print(json.dumps(asdict(figures)))
 
 
-def length_statistics(spoken: Sequence[Spoken]) -> tuple[float, float]:
-    """Return mean and standard deviation of seconds got to seconds asked."""
-    ratios = np.array([ratio for each in spoken for ratio in each.length_ratios])
-    return float(ratios.mean()), float(ratios.std())
+def read_sentences() -> tuple[list[str], list[str]]:
+    """Return the test sentences and the phonemes that the teacher says of them."""
+    sentences, phonemes = (file.read_text(encoding="utf-8").splitlines() for file in (SENTENCES_FILE, PHONEMES_FILE))
+    return sentences, phonemes
 
 
-def error_rate(spoken: Sequence[Spoken], sentences: Sequence[str], phonemes: Sequence[str], recogniser: Path) -> float:
-    """Return the phoneme error rate, and print the sentences that went worst."""
-    count = ErrorCount(load_recogniser(recogniser))
-    errors = [count.add(each.samples, expected) for each, expected in zip(spoken, phonemes, strict=True)]
-    for worst in sorted(range(len(errors)), key=lambda number: -errors[number])[:5]:
-        print(f"{errors[worst]:3} errors: {sentences[worst]}")
-    return count.rate
+def speak(service: Service, sentences: Sequence[str], draws: int, stretch: float, voice: str) -> list[Answer]:
+    """Return what the service makes of the sentences: all of them with one seed after the other."""
+    wanted = [
+        (sentence, draw * len(sentences) + number) for draw in range(draws) for number, sentence in enumerate(sentences)
+    ]
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as askers:
+        return list(askers.map(lambda each: service.speak(*each, speed=1 / stretch, voice=voice), wanted))
 
 
-def audio_per_core_second(synthesizer: Synthesizer, sentences: Sequence[str]) -> float:
+def pace(answers: Sequence[Answer], judge: Judge) -> Pace:
+    return Pace(judge.rate(answers), ended(answers), *length_statistics(answers))
+
+
+def ended(answers: Sequence[Answer]) -> float:
+    """Return the share of segments that ended by themselves."""
+    ends = [reason == "stop" for answer in answers for reason in answer.finish_reasons]
+    return sum(ends) / len(ends)
+
+
+def length_statistics(answers: Sequence[Answer]) -> tuple[float, float]:
+    """Return mean and standard deviation of a segment's seconds got to seconds asked."""
+    ratios = [
+        got / asked for answer in answers for got, asked in zip(answer.got_seconds, answer.asked_seconds, strict=True)
+    ]
+    return float(np.mean(ratios)), float(np.std(ratios))
+
+
+class Judge:
+    """Counts phoneme errors in answers to the test sentences, all of them once or several times over."""
+
+    def __init__(self, recogniser: Path, sentences: Sequence[str], phonemes: Sequence[str]) -> None:
+        self._recogniser = load_recogniser(recogniser)
+        self._sentences = sentences
+        self._phonemes = phonemes
+
+    def rate(self, answers: Sequence[Answer]) -> float:
+        """Return phoneme errors a phoneme."""
+        return self._count(answers)[0].rate
+
+    def print_worst(self, answers: Sequence[Answer]) -> None:
+        """Print the sentences that went worst."""
+        _, errors = self._count(answers)
+        for number in sorted(range(len(errors)), key=lambda number: -errors[number])[:5]:
+            print(f"{errors[number]:3} errors: {self._sentences[number % len(self._sentences)]}")
+
+    def _count(self, answers: Sequence[Answer]) -> tuple[ErrorCount, list[int]]:
+        count = ErrorCount(self._recogniser)
+        return count, [
+            count.add(answer.samples, self._phonemes[number % len(self._phonemes)])
+            for number, answer in enumerate(answers)
+        ]
+
+
+def audio_per_core_second(model: str, sentences: Sequence[str]) -> float:
     """Return seconds of speech a second of this process's CPU time, one sentence at a time."""
+    synthesizer = Synthesizer.load(model, device="cpu")
     begun = time.process_time()
-    spoken = [speak_here(synthesizer, [sentence], 1.0, Sampling())[0] for sentence in sentences]
-    seconds = sum(len(each.samples) for each in spoken) / synthesizer.facts.sample_rate
-    return seconds / (time.process_time() - begun)
+    seconds = sum(speech.seconds for sentence in sentences for speech in speak_here(synthesizer, sentence))
+    took = time.process_time() - begun
+    synthesizer.close()
+    return seconds / took
+
+
+def speak_here(synthesizer: Synthesizer, sentence: str) -> list[Speech]:
+    """Speak a sentence in this process, planned as the service plans it; one speech a segment."""
+    facts = synthesizer.facts
+    planned = plan(
+        sentence, longest_seconds=facts.longest_seconds, language="en", text_normaliser=facts.text_normaliser
+    )
+    segments = [
+        Segment(segment.text, segment.seconds, index, (0,), Sampling())
+        for index, segment in enumerate(planned.segments)
+    ]
+    return [speech for (speech,) in synthesizer.speak(segments)]
+
+
+@torch.inference_mode()
+def codec_log_mel(model: str) -> float | None:
+    """Return the mean log-mel distance between the teacher's test sentences and what the codec makes of them."""
+    try:
+        teacher = Teacher()
+    except OSError:
+        return None
+    directory = codec_directory(model)
+    codebook, codec, distance_of = load_codebook(directory), Codec.load(directory), SpectralLoss()
+    distances = []
+    for sentence in SPOKEN_FILE.read_text(encoding="utf-8").splitlines():
+        sound = torch.from_numpy(teacher.speak(visible(sentence), CODEC_WORDS_PER_MINUTE))[None]
+        made = torch.from_numpy(codec.decode_batch(codebook(sound))[0])[None]
+        distances.append(distance_of.mel_distance(made, sound).item())
+    return sum(distances) / len(distances)
 
 
 def _arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    default = Sampling()
     parser.add_argument("--model", default=EMBEDDED)
-    parser.add_argument("--quick", action="store_true", help="the error rate over HTTP, one target length only")
+    parser.add_argument("--quick", action="store_true", help="the first voice only, one draw of each sentence")
     parser.add_argument("--limit", type=int, help="of sentences")
-    parser.add_argument("--sentences", type=Path, default=SENTENCES_FILE)
     parser.add_argument("--recogniser", type=Path, default=SHIPPED_FILE)
-    parser.add_argument("--temperature", type=float, default=default.temperature)
-    parser.add_argument("--top-k", type=int, default=default.top_k)
     return parser.parse_args()
 
 

@@ -11,7 +11,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +27,16 @@ STOP_TIMEOUT_SECONDS = 60
 REQUEST_TIMEOUT_SECONDS = 120
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A text as the service spoke it; the lists have an item for each segment."""
+
+    samples: NDArray[np.float32]
+    finish_reasons: tuple[str, ...]  # "stop": it ended by itself
+    asked_seconds: tuple[float, ...]
+    got_seconds: tuple[float, ...]
+
+
 class Service:
     """`python -m deployments` on a free port, from entering the `with` statement to leaving it."""
 
@@ -33,7 +45,9 @@ class Service:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
         self._url = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "deployments", "--model", model, "--port", str(port)]
+        self._voices = TemporaryDirectory()  # nobody's voices but the checkpoint's own are there
+        options = ("--model", model, "--port", str(port), "--voices", self._voices.name)
+        self._command = [sys.executable, "-m", "deployments", *options]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, cwd=REPOSITORY, stdout=sys.stderr)
@@ -50,16 +64,23 @@ class Service:
     ) -> None:
         self._stop()
 
-    def speak(self, text: str, seed: int) -> tuple[NDArray[np.float32], tuple[bool, ...]]:
-        """Return the samples of a text, and for each of its segments whether it ended by itself."""
-        body = {"model": "voice", "voice": "default", "input": text, "response_format": "wav", "seed": seed}
+    def speak(self, text: str, seed: int, *, speed: float, voice: str) -> Answer:
+        """Return what the service makes of a text."""
+        body = {"model": "voice", "voice": voice, "input": text, "response_format": "wav", "seed": seed, "speed": speed}
         request = urllib.request.Request(
             f"{self._url}/v1/audio/speech", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as answer:
             samples, _ = soundfile.read(io.BytesIO(answer.read()), dtype="float32")
-            reasons = answer.headers["X-Finish-Reasons"].split(",")
-        return samples, tuple(reason == "stop" for reason in reasons)
+            reasons, asked, got = (
+                answer.headers[name].split(",") for name in ("X-Finish-Reasons", "X-Asked-Seconds", "X-Got-Seconds")
+            )
+        return Answer(samples, tuple(reasons), tuple(map(float, asked)), tuple(map(float, got)))
+
+    def voices(self) -> list[str]:
+        """Return the names of all voices, the model's own first."""
+        with urllib.request.urlopen(f"{self._url}/v1/audio/voices", timeout=REQUEST_TIMEOUT_SECONDS) as answer:
+            return [voice["name"] for voice in json.load(answer)["data"]]
 
     def _is_ready(self) -> bool:
         try:
@@ -74,3 +95,4 @@ class Service:
             self._process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
+        self._voices.cleanup()

@@ -40,9 +40,12 @@ SILENCE = 0.004  # of full scale
 _SYNCHRONOUS = 2
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _UTF8 = 1
+_READS_PHONEMES = 0x100  # between double square brackets
 _IPA = 0x02
 
 _MARKS = re.compile(r"\(.*?\)|[ˈˌ_\-\s]")  # language switches, stress, boundaries: not heard as sounds of their own
+
+_LETTER_A = re.compile(r"\bay\b")  # as voice_core.text.spoken_english spells it; espeak-ng would read "eye"
 
 _Samples = ctypes.POINTER(ctypes.c_short)
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, _Samples, ctypes.c_int, ctypes.c_void_p)
@@ -66,8 +69,8 @@ class Teacher:
         self._take_voice(voice)
         self._chunks = []
         self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
-        encoded = text.encode()
-        self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _UTF8, None, None)
+        encoded = _readable(text)
+        self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _UTF8 | _READS_PHONEMES, None, None)
         if not self._chunks:
             return np.zeros(0, np.float32)
         native = np.concatenate(self._chunks).astype(np.float32) / 32768
@@ -76,7 +79,7 @@ class Teacher:
     def phonemes(self, text: str) -> str:
         """Return the phonemes of the text as IPA without stress and spaces."""
         self._take_voice(0)  # they are the same in all voices
-        rest = ctypes.c_char_p(text.encode())
+        rest = ctypes.c_char_p(_readable(text))
         clauses = []
         while rest.value:  # the library reads one clause a call and moves the pointer on
             clauses.append(self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA) or b"")
@@ -104,6 +107,10 @@ def _open_library() -> ctypes.CDLL:
     library.espeak_TextToPhonemes.restype = ctypes.c_char_p
     library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
     return library
+
+
+def _readable(text: str) -> bytes:
+    return _LETTER_A.sub("[[eI]]", text).encode()
 
 
 def _trim(samples: NDArray[np.float32]) -> NDArray[np.float32]:

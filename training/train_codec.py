@@ -19,14 +19,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
 from training.alignment import aligned
 from training.corpus import Utterance, read_corpus
-from training.features import CodeBook, LogMel, fit_codebook, mel_bank, stacked_mel
+from training.features import CodeBook, LogMel, fit_codebook, stacked_mel
 from training.runs import Run, Schedule, begin, command_line
+from training.spectral import SpectralLoss
 from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, VOICES
 from voice_core.codec.config import CodecConfig
 from voice_core.codec.decoder import Decoder
@@ -45,42 +46,7 @@ QUICK_CODES = 64  # a voice
 CONFIG = CodecConfig(
     hidden=128, layers=4, heads=4, quant_dim=128, hop_length=FRAME_SAMPLES, rope_axis="time", sample_rate=SAMPLE_RATE
 )
-RESOLUTIONS = {256: 16, 512: 32, 1024: 64, 2048: 80}  # STFT window in samples: mel bands
-COMPARED_RESOLUTION = 1024  # whose log-mel distance is told
-CONVERGENCE_WEIGHT = 0.5
-MEL_FLOOR = 1e-3
 QUIET_START = 0.5  # taken off the head's log-magnitudes, so that training doesn't begin with a shout
-
-
-class SpectralLoss(nn.Module):
-    """How far two sounds are apart in log-mel and in magnitude, at several resolutions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for window, bands in RESOLUTIONS.items():
-            self.register_buffer(f"bank{window}", mel_bank(window, bands), persistent=False)
-            self.register_buffer(f"window{window}", torch.hann_window(window), persistent=False)
-
-    def forward(self, made: Tensor, true: Tensor) -> Tensor:
-        """Return the loss of sounds [B, N]."""
-        total = torch.zeros((), device=made.device)
-        for window in RESOLUTIONS:
-            (made_mel, made_spectrum), (true_mel, true_spectrum) = self._views(made, window), self._views(true, window)
-            norm = true_spectrum.norm().clamp(min=MEL_FLOOR)
-            convergence = (true_spectrum - made_spectrum).norm() / norm
-            total = total + (made_mel - true_mel).abs().mean() + CONVERGENCE_WEIGHT * convergence
-        return total
-
-    def mel_distance(self, made: Tensor, true: Tensor) -> Tensor:
-        """Return the mean difference of the log-mel bands, the usual measure of a codec."""
-        made_mel, true_mel = (self._views(sound, COMPARED_RESOLUTION)[0] for sound in (made, true))
-        return (made_mel - true_mel).abs().mean()
-
-    def _views(self, sounds: Tensor, window: int) -> tuple[Tensor, Tensor]:
-        taper: Tensor = getattr(self, f"window{window}")
-        bank: Tensor = getattr(self, f"bank{window}")
-        spectrum = torch.stft(sounds, window, window // 4, window=taper, return_complex=True).abs()
-        return torch.log(bank @ spectrum + MEL_FLOOR), spectrum
 
 
 def main() -> None:

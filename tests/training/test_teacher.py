@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from training.evaluate import SENTENCES_FILE, read_sentences
+from training.evaluate import PHONEMES_FILE, SPOKEN_FILE
 from training.recogniser import ErrorCount, load_recogniser
-from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, Teacher
-from training.texts import visible
+from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, VOICES, Teacher
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +16,14 @@ def teacher() -> Iterator[Teacher]:
         yield Teacher()
     except OSError as error:
         pytest.skip(f"no espeak-ng here: {error}")
+
+
+def pitch(sound: np.ndarray) -> float:
+    """Return how often a second the middle of a sound repeats itself, in Hz."""
+    middle = sound[len(sound) // 2 - 800 :][:1600]
+    alike = np.correlate(middle, middle, "full")[len(middle) :]
+    shortest = SAMPLE_RATE // 400
+    return SAMPLE_RATE / (1 + shortest + int(alike[shortest : SAMPLE_RATE // 60].argmax()))
 
 
 def test_speech_is_whole_frames_that_begin_and_end_with_sound(teacher: Teacher) -> None:
@@ -31,13 +38,25 @@ def test_a_faster_pace_takes_less_time(teacher: Teacher) -> None:
     assert fast < 0.75 * slow
 
 
+def test_the_voices_say_the_same_at_almost_the_same_pace_and_sound_different(teacher: Teacher) -> None:
+    sounds = [teacher.speak("a ship sails home.", 150, voice) for voice in range(len(VOICES))]
+    assert abs(len(sounds[0]) / len(sounds[1]) - 1) < 0.05
+    pitches = [pitch(sound) for sound in sounds]
+    assert pitches[0] == pytest.approx(100, abs=5)
+    assert pitches[1] > 1.5 * pitches[0]
+
+
+def test_the_letter_a_is_said_as_letters_are(teacher: Teacher) -> None:
+    assert teacher.phonemes("at nine ay m") == "ætnaɪneɪɛm"
+
+
 def test_phonemes_are_sounds_without_stress_and_spaces(teacher: Teacher) -> None:
     assert teacher.phonemes("the cat, the dog.") == "ðəkætðədɑːɡ"
 
 
 def test_the_stored_phonemes_of_the_test_sentences_are_the_teachers(teacher: Teacher) -> None:
-    sentences, phonemes = read_sentences(SENTENCES_FILE)
-    assert phonemes == [teacher.phonemes(visible(sentence)) for sentence in sentences]
+    sentences, phonemes = (file.read_text(encoding="utf-8").splitlines() for file in (SPOKEN_FILE, PHONEMES_FILE))
+    assert phonemes == [teacher.phonemes(sentence) for sentence in sentences]
 
 
 def test_nothing_is_said_of_nothing(teacher: Teacher) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from random import Random
 
-from training.evaluate import SENTENCES_FILE
+from training.evaluate import PHONEMES_FILE, SENTENCES_FILE, SPOKEN_FILE
 from training.sentences import GRAMMAR, Filler
 from training.texts import LETTERS, LONGEST_CHARACTERS, PUNCTUATION, forbidden_runs, runs, texts, visible
 from training.wordnet import WordNet
@@ -42,8 +42,12 @@ def test_verbs_are_inflected(few_words: WordNet) -> None:
     assert {filler.past() for _ in range(50)} == {"painted", "carried", "watched"}
 
 
-def test_there_are_a_hundred_test_sentences() -> None:
-    assert len(SENTENCES) == len(set(SENTENCES)) == 100
+def test_there_are_a_hundred_test_sentences_and_each_is_written_in_words_by_hand() -> None:
+    spoken, phonemes = (file.read_text(encoding="utf-8").splitlines() for file in (SPOKEN_FILE, PHONEMES_FILE))
+    assert len(SENTENCES) == len(set(SENTENCES)) == len(spoken) == len(phonemes) == 100
+    assert not re.search(r"[\d$%]", "".join(spoken))
+    for sentence, words in zip(SENTENCES, spoken, strict=True):
+        assert re.search(r"\d|[A-Z]{2}|(Dr|Mr)\.", sentence) or sentence == words
 
 
 def test_a_text_that_shares_five_words_in_a_row_with_a_test_sentence_is_never_learned_from(few_words: WordNet) -> None:
