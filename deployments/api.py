@@ -81,7 +81,7 @@ class SpeechApi:
         self._desk = VoiceDesk(settings, crew)
         self._speaker = Speaker(crew.speak, open_cache(settings.segment_cache, settings.segment_cache_bytes))
         self._live = LiveApi(settings, self._door, self._house, self._speaker, self._script)
-        self._voices = VoicesApi(settings, self._desk, self._door)
+        self._voices = VoicesApi(settings, self._desk, self._door, self._house)
         self._dubs = DubApi(settings, self._desk, self._door, self._house, self._speaker)
         self._docs = Docs(settings)
         self._started_at = int(time.time())

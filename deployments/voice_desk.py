@@ -59,9 +59,11 @@ class VoiceDesk:
         return await self.prompt_of(wanted.voice, facts)
 
     async def prompt_of(self, name: str, facts: ModelFacts) -> VoicePrompt | None:
-        """Return the prompt of a voice that is kept, by id or name; None for the model's own."""
+        """Return the prompt of a voice, by id or name; None for the one that speaks without."""
         if name == DEFAULT_VOICE:
             return None
+        if (built_in := facts.built_in_voice(name)) is not None:
+            return built_in.prompt
         voice = await self._find(name)
         if voice is None:
             reason = f"there is no voice {name!r}; GET /v1/audio/voices lists those that there are"

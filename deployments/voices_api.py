@@ -8,11 +8,13 @@ from starlette.responses import JSONResponse, Response
 from deployments.body import FORM, read_form, require_content_type
 from deployments.door import Door
 from deployments.errors import ApiError
+from deployments.house import House
 from deployments.settings import Settings
 from deployments.shapes import DeletedVoice, VoiceList, VoiceObject
 from deployments.voice_desk import VoiceDesk
 from deployments.voice_request import KIND, VoiceRequest
-from voice_core.speech import DEFAULT_VOICE
+from voice_core.errors import RequestError
+from voice_core.speech import DEFAULT_VOICE, BuiltInVoice, ModelFacts
 from voice_core.voices.store import LostVoiceError, Voice
 
 PATH = "/v1/audio/voices"
@@ -24,20 +26,26 @@ SAMPLE_MEDIA_TYPE = "audio/flac"
 class VoicesApi:
     """Registers, lists, plays and deletes voices."""
 
-    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door) -> None:
+    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door, house: House) -> None:
         self._settings = settings
         self._desk = desk
         self._door = door
+        self._house = house
 
     async def create(self, request: Request) -> Response:
         require_content_type(request, FORM)
         with self._door.let_in():
             form = await read_form(request, largest_bytes=self._settings.largest_upload_bytes)
-            voice = await self._desk.create(VoiceRequest.from_form(form))
+            wanted = VoiceRequest.from_form(form)
+            if (await self._house.facts()).built_in_voice(wanted.name) is not None:
+                raise RequestError("name", f"{wanted.name!r} is the name of a voice that comes with the model")
+            voice = await self._desk.create(wanted)
         return JSONResponse(_described(voice))
 
     async def voices(self, request: Request) -> Response:
-        described = [_default(), *map(_described, await self._desk.voices())]
+        facts = await self._house.facts()
+        built_in = [_built_in(voice, facts) for voice in facts.built_in_voices]
+        described = [_default(), *built_in, *map(_described, await self._desk.voices())]
         first_id, last_id = described[0]["id"], described[-1]["id"]
         listed: VoiceList = {
             "object": "list",
@@ -49,8 +57,12 @@ class VoicesApi:
         return JSONResponse(listed)
 
     async def voice(self, request: Request) -> Response:
-        if request.path_params["voice_id"] == DEFAULT_VOICE:
+        voice_id = request.path_params["voice_id"]
+        if voice_id == DEFAULT_VOICE:
             return JSONResponse(_default())
+        facts = await self._house.facts()
+        if (built_in := facts.built_in_voice(voice_id)) is not None:
+            return JSONResponse(_built_in(built_in, facts))
         return JSONResponse(_described(await self._named(request)))
 
     async def sample(self, request: Request) -> Response:
@@ -63,8 +75,8 @@ class VoicesApi:
 
     async def delete(self, request: Request) -> Response:
         voice_id = request.path_params["voice_id"]
-        if voice_id == DEFAULT_VOICE:
-            raise ApiError(400, "voice_id: the model's own voice can't be deleted", "voice_id", "invalid_value")
+        if voice_id == DEFAULT_VOICE or (await self._house.facts()).built_in_voice(voice_id) is not None:
+            raise ApiError(400, "voice_id: the model's own voices can't be deleted", "voice_id", "invalid_value")
         if not await self._desk.delete(voice_id):
             raise _unknown(voice_id)
         deleted: DeletedVoice = {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
@@ -95,6 +107,16 @@ def _described(voice: Voice) -> VoiceObject:
 def _default() -> VoiceObject:
     """The model's own voice: there since the model is, without a recording."""
     return {"id": DEFAULT_VOICE, "object": "audio.voice", "type": KIND, "name": DEFAULT_VOICE, "created_at": 0}
+
+
+def _built_in(voice: BuiltInVoice, facts: ModelFacts) -> dict[str, Any]:
+    """A voice that came with the model: codes of a recording, but not the recording."""
+    told = {
+        "transcript": voice.prompt.transcript,
+        "language": voice.prompt.language,
+        "seconds": round(len(voice.prompt.codes) / facts.frames_per_second, 3),
+    }
+    return _default() | {"id": voice.name, "name": voice.name} | told
 
 
 def _unknown(voice_id: str) -> ApiError:

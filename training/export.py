@@ -9,6 +9,7 @@ sentences that are neither learned from nor tested on.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from argparse import ArgumentParser
@@ -19,8 +20,16 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
+from training.teacher import SAMPLE_RATE, VOICES, Teacher
+from training.texts import visible
+from voice_core.audio.waveform import Waveform
+from voice_core.codec.encoder import load_encoder
 from voice_core.model.checkpoint import WEIGHTS_FILE, load_network, save_network
 from voice_core.model.config import read_config
+from voice_core.synthesizer import codec_directory
+from voice_core.text import Language
+from voice_core.text.duration import estimate_seconds
+from voice_core.voices.built_in import FOLDER
 
 FILES = (
     "config.json",
@@ -30,6 +39,8 @@ FILES = (
     "codec/model.safetensors",
     "codec/encoder.safetensors",
 )
+PROMPT = "The kettle is warm, and somebody has left the garden gate open."
+PROMPT_PACES = range(110, 200, 10)  # words a minute
 LARGEST_MEGABYTES = 20  # every wheel and clone carries it
 
 
@@ -40,7 +51,29 @@ def main() -> None:
     parser.add_argument("--sharpness", type=float, default=1.0)
     arguments = parser.parse_args()
     size = export(arguments.voice, arguments.out, arguments.sharpness)
+    write_prompts(arguments.out, Teacher())
     print(f"{arguments.out}: {size:.1f} MB")
+
+
+def write_prompts(checkpoint: Path, teacher: Teacher) -> None:
+    """Write the prompts of all voices but the first, as the product reads them; made as from somebody's recording."""
+    encoder = load_encoder(codec_directory(str(checkpoint)), torch.device("cpu"))
+    folder = checkpoint / FOLDER
+    folder.mkdir(exist_ok=True)
+    for number, voice in enumerate(VOICES[1:], start=1):
+        recording = Waveform(teacher.speak(visible(PROMPT), prompt_pace(teacher, number), number), SAMPLE_RATE)
+        told = {"transcript": PROMPT, "language": "en", "codes": encoder.encode(recording)}
+        (folder / f"{voice.name}.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+
+
+def prompt_pace(teacher: Teacher, voice: int) -> int:
+    """Return the words a minute at which the prompt takes as long as the product thinks: its pace sets the voice's."""
+    wanted = estimate_seconds(PROMPT, Language.ENGLISH)
+
+    def seconds_off(pace: int) -> float:
+        return abs(len(teacher.speak(visible(PROMPT), pace, voice)) / SAMPLE_RATE - wanted)
+
+    return min(PROMPT_PACES, key=seconds_off)
 
 
 def export(voice: Path, out: Path, sharpness: float) -> float:

@@ -22,14 +22,15 @@ PITCH_RANGE = 0  # a constant pitch: intonation would multiply the sounds that a
 class TeacherVoice:
     """One of espeak-ng's voices at one pitch."""
 
-    name: str  # the library's own
+    name: str  # ours, by which a request asks for it
+    library_name: str
     pitch: int  # of 0..99
 
 
 # The first speaks where no voice prompt asks for another. Neither breathes nor is rough: noise can't be foretold.
 VOICES = (
-    TeacherVoice("en-us", 60),  # about 100 Hz
-    TeacherVoice("en-us+steph", 50),  # a smaller mouth, about 180 Hz
+    TeacherVoice("default", "en-us", 60),  # about 100 Hz
+    TeacherVoice("alto", "en-us+steph", 50),  # a smaller mouth, about 180 Hz
 )
 
 LEAD_SAMPLES = SAMPLE_RATE * 3 // 100  # kept before the first sound
@@ -89,8 +90,8 @@ class Teacher:
         if number == self._voice:
             return
         voice = VOICES[number]
-        if self._library.espeak_SetVoiceByName(voice.name.encode()):
-            raise OSError(f"espeak-ng has no voice {voice.name!r}")
+        if self._library.espeak_SetVoiceByName(voice.library_name.encode()):
+            raise OSError(f"espeak-ng has no voice {voice.library_name!r}")
         self._library.espeak_SetParameter(_PITCH, voice.pitch, 0)
         self._library.espeak_SetParameter(_RANGE, PITCH_RANGE, 0)
         self._voice = number

@@ -71,6 +71,14 @@ class VoicePrompt:
 
 
 @dataclass(frozen=True)
+class BuiltInVoice:
+    """A voice that comes with the model."""
+
+    name: str
+    prompt: VoicePrompt
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of text that is spoken in one go, once for every seed."""
 
@@ -118,3 +126,8 @@ class ModelFacts:
     load_seconds: float  # from the first look at the checkpoint to a decoder that has spoken
     text_normaliser: str | None = None  # one of NORMALISERS: how texts are written before the tokenizer sees them
     alphabet: str | None = None  # every character that it reads, where its tokenizer goes letter by letter
+    built_in_voices: tuple[BuiltInVoice, ...] = ()  # beside the one that speaks without a prompt
+
+    def built_in_voice(self, name: str) -> BuiltInVoice | None:
+        """Return the voice of that name that comes with the model."""
+        return next((voice for voice in self.built_in_voices if voice.name == name), None)

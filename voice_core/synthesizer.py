@@ -31,7 +31,8 @@ from voice_core.model.config import ModelConfig, read_config
 from voice_core.model.network import Network
 from voice_core.model.packing import pack_linears
 from voice_core.model.tokenizer import TextTokenizer, load_tokenizer, tokenizer_directory
-from voice_core.speech import ModelFacts, Segment, Speech
+from voice_core.speech import BuiltInVoice, ModelFacts, Segment, Speech
+from voice_core.voices.built_in import read_built_in_voices
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Synthesizer:
         codec: Codec,
         code_fingerprint: str,
         model_fingerprint: str,
+        built_in_voices: tuple[BuiltInVoice, ...],
         started_at: float,
     ) -> None:
         """Take the parts over and warm them up.
@@ -122,6 +124,7 @@ class Synthesizer:
             load_seconds=time.perf_counter() - started_at,
             text_normaliser=self._config.text_normaliser,
             alphabet=tokenizer.alphabet,
+            built_in_voices=built_in_voices,
         )
 
     @classmethod
@@ -170,6 +173,7 @@ class Synthesizer:
             codec,
             code_fingerprint(codec_place),
             _model_fingerprint(directory, codec_place, config, network, deterministic=deterministic),
+            read_built_in_voices(directory, config.audio_vocab_size),
             started_at,
         )
 

@@ -26,6 +26,7 @@ from deployments.settings import Settings
 from deployments.voice_encoder import VoiceEncoder
 from tests.voices.recordings import audio_file, hum
 from tests.voices.test_reference import MALFORMED
+from voice_core.speech import BuiltInVoice, VoicePrompt
 
 WORDS = "This is what I said."
 CONSENT = "It is my voice, and I agree."
@@ -81,6 +82,29 @@ def test_all_voices_are_listed_and_the_default_is_always_there(client: TestClien
     assert listed["data"][0]["id"] == "default"
     assert client.get("/v1/audio/voices/default").json() == listed["data"][0]
     assert not listed["has_more"]
+
+
+def test_voices_that_come_with_the_model_are_listed_and_speak(client: TestClient, crew: FakeCrew) -> None:
+    prompt = VoicePrompt((3,) * 75, "This is alto.", "en")
+    crew.facts_reply = Reply(replace(FACTS, built_in_voices=(BuiltInVoice("alto", prompt),)))
+    made = create(client).json()
+    listed = client.get("/v1/audio/voices").json()["data"]
+    assert [voice["id"] for voice in listed] == ["default", "alto", made["id"]]
+    assert (listed[1]["transcript"], listed[1]["seconds"]) == ("This is alto.", 1.5)
+    assert client.get("/v1/audio/voices/alto").json() == listed[1]
+
+    assert speak(client, "alto").status_code == 200
+    assert crew.segments[0].prompt == prompt
+
+
+def test_a_voice_that_comes_with_the_model_keeps_its_name_and_stays(client: TestClient, crew: FakeCrew) -> None:
+    voice = BuiltInVoice("alto", VoicePrompt((3,) * 75, "This is alto."))
+    crew.facts_reply = Reply(replace(FACTS, built_in_voices=(voice,)))
+    taken = create(client, name="alto")
+    assert taken.status_code == 400
+    assert refusal(taken)["param"] == "name"
+    assert client.delete("/v1/audio/voices/alto").status_code == 400
+    assert client.get("/v1/audio/voices/alto/sample").status_code == 404
 
 
 def test_the_sample_is_played_back(client: TestClient) -> None:
