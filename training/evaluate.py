@@ -5,7 +5,8 @@
     python training/evaluate.py --model DIRECTORY      # another checkpoint than the one in the package
 
 It starts the service and asks it over HTTP, as anybody would: default sampling, the text as written, seconds by the
-service's own estimate and by 0.8 and 1.3 times of it. The last line is a JSON object:
+service's own estimate and by 0.8 and 1.3 times of it. Only the second try that the service gives to a segment that
+doesn't end is declined, so that it can be counted. The last line is a JSON object:
 
 - `per`: phoneme errors a phoneme at the estimate's pace, by the shipped recogniser, against what the teacher says of
   the sentence in words (`test_spoken.txt`, written by hand, so that our own spelling of figures is judged too);
@@ -48,7 +49,7 @@ SENTENCES_FILE = Path(__file__).parent / "test_sentences.txt"
 SPOKEN_FILE = Path(__file__).parent / "test_spoken.txt"  # the same with their figures in words
 PHONEMES_FILE = Path(__file__).parent / "test_phonemes.txt"  # the teacher's, so that no teacher need be installed
 STRETCHES = (1.0, 0.8, 1.3)  # of the estimated duration
-DRAWS = 3  # of each sentence; their seeds follow each other
+DRAWS = 3  # of each sentence
 ASKED_AT_ONCE = 8  # requests
 TIMED_SENTENCES = 10
 CODEC_WORDS_PER_MINUTE = 150

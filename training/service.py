@@ -66,7 +66,9 @@ class Service:
 
     def speak(self, text: str, seed: int, *, speed: float, voice: str) -> Answer:
         """Return what the service makes of a text."""
-        body = {"model": "voice", "voice": voice, "input": text, "response_format": "wav", "seed": seed, "speed": speed}
+        body: dict[str, object] = {"model": "voice", "voice": voice, "input": text, "seed": seed, "speed": speed}
+        # What doesn't end is to be counted, not to be spoken again.
+        body |= {"response_format": "wav", "on_bad_segment": "keep"}
         request = urllib.request.Request(
             f"{self._url}/v1/audio/speech", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
