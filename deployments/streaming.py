@@ -8,8 +8,8 @@ import json
 import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing
-from typing import Any
+from contextlib import AsyncExitStack, aclosing, suppress
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -34,6 +34,8 @@ from voice_core.errors import SynthesisError
 EVENTS = "text/event-stream"
 LAST_WORDS_SECONDS = 0.25  # before an answer's time is up, for the event that tells it
 KEEP_ALIVE_SECONDS = 10.0  # proxies on the way close what is silent for longer, mostly after 30 or 60
+
+Event = TypeVar("Event")
 
 logger = logging.getLogger("ray.serve")
 
@@ -190,7 +192,7 @@ async def _told_events(request: Request, events: AsyncGenerator[DeltaEvent | Don
         yield event_bytes(error_event("speech.audio.error", api_error(request, error)))
 
 
-async def in_time(events: AsyncGenerator[DeltaEvent | DoneEvent]) -> AsyncGenerator[DeltaEvent | DoneEvent]:
+async def in_time(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
     """Pass events on while there is time; then raise the ApiError that says so, a moment before the answer is cut."""
     visit = current_visit()
     while True:
@@ -217,15 +219,21 @@ def event_bytes(event: Mapping[str, Any]) -> bytes:
 async def with_keep_alive(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """Put a comment into the stream whenever nothing else came for a while."""
     async with aclosing(events):
-        while (waiting := asyncio.ensure_future(anext(events, b""))) is not None:
+        while True:
+            waiting = asyncio.ensure_future(anext(events, b""))
             try:
-                while not waiting.done():
-                    await asyncio.wait({waiting}, timeout=KEEP_ALIVE_SECONDS)
-                    if not waiting.done():
-                        yield b": still speaking\n\n"
+                while not (await asyncio.wait({waiting}, timeout=KEEP_ALIVE_SECONDS))[0]:
+                    yield b": still speaking\n\n"
             finally:
-                waiting.cancel()
-                await asyncio.wait({waiting})
+                await _ended(waiting)
             if not (event := waiting.result()):
                 return
             yield event
+
+
+async def _ended(task: asyncio.Future[bytes]) -> None:
+    """Cancel a task and wait for its end, however often the one who waits is cancelled."""
+    task.cancel()
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})

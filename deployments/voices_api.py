@@ -109,14 +109,16 @@ def _default() -> VoiceObject:
     return {"id": DEFAULT_VOICE, "object": "audio.voice", "type": KIND, "name": DEFAULT_VOICE, "created_at": 0}
 
 
-def _built_in(voice: BuiltInVoice, facts: ModelFacts) -> dict[str, Any]:
+def _built_in(voice: BuiltInVoice, facts: ModelFacts) -> VoiceObject:
     """A voice that came with the model: codes of a recording, but not the recording."""
-    told = {
+    return {
+        **_default(),
+        "id": voice.name,
+        "name": voice.name,
         "transcript": voice.prompt.transcript,
         "language": voice.prompt.language,
         "seconds": round(len(voice.prompt.codes) / facts.frames_per_second, 3),
     }
-    return _default() | {"id": voice.name, "name": voice.name} | told
 
 
 def _unknown(voice_id: str) -> ApiError:
