@@ -25,7 +25,7 @@ INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
 COME_AGAIN = ("not_ready", "overloaded")  # codes of errors that pass
 LATER_SECONDS = 5.0
 LISTED = 20  # cues that are told one by one
-MISSING_FLAGS = {"unreadable", "failed", "silent", "cut"}  # something of the text is not on the track
+MISSING_FLAGS = {"unreadable", "failed", "silent", "unfinished", "cut"}  # words that may not be on the track
 FORMATS = {".wav": "wav", ".mp3": "mp3", ".flac": "flac", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm"}
 
 

@@ -36,9 +36,6 @@ class Fault(StrEnum):
     TOLERANCE = "tolerance"  # got seconds miss asked seconds
 
 
-MISSING = frozenset({Fault.UNREADABLE, Fault.FAILED, Fault.SILENT})  # words that nobody hears
-
-
 @dataclass(frozen=True)
 class Line:
     """A cue as it is to be spoken: no segments where nothing is."""
