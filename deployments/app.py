@@ -38,8 +38,11 @@ def build(settings: Settings) -> Application:
     """Compose the application for the device that the settings and the cluster agree on."""
     device = choose_device(settings)
     on_gpu = device == "cuda"
+    # Where there is none, nothing needs to be hidden, and an environment of its own makes a replica start later.
+    hidden_gpu: dict[str, Any] = {"runtime_env": NO_GPU_ENVIRONMENT} if on_gpu or gpu_exists() else {}
     synthesizer_resources: dict[str, Any] = {"num_cpus": settings.cpu_threads, "num_gpus": int(on_gpu)}
-    hidden_gpu: dict[str, Any] = {"runtime_env": NO_GPU_ENVIRONMENT} if on_gpu else {}
+    if not on_gpu:
+        synthesizer_resources |= hidden_gpu
     synthesizer = _with_resources(Synthesizer, synthesizer_resources).bind(
         settings.model_copy(update={"device": device})
     )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from deployments import app
 from deployments.__main__ import read_options
 from deployments.app import NoGpuError, build, choose_device
 from deployments.settings import Settings
@@ -105,6 +106,18 @@ def test_on_gpus_every_synthesizer_has_one_and_the_others_see_none() -> None:
     assert resources["Synthesizer"]["num_gpus"] == 1
     for name in ("Ingress", "Composer", "VoiceEncoder"):
         assert resources[name]["runtime_env"]["env_vars"] == {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_on_a_cpu_beside_a_gpu_nobody_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "gpu_exists", lambda: True)
+    resources = options(build(Settings(device="cpu")))
+    for name in ("Ingress", "Synthesizer", "Composer", "VoiceEncoder"):
+        assert resources[name]["runtime_env"]["env_vars"] == {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_the_service_listens_on_this_machine_only_unless_told_otherwise() -> None:
+    assert read_options([])[1].host == "127.0.0.1"
+    assert read_options(["--host", "0.0.0.0"])[1].host == "0.0.0.0"
 
 
 def test_on_a_cpu_no_gpu_is_asked_for() -> None:
