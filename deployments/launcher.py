@@ -26,8 +26,10 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from deployments.app import NoGpuError, build, choose_device, cpus_needed
 from deployments.config_file import ConfigError, ConfigFile, read_config
+from deployments.keys import read_keys
 from deployments.proxy import announce
 from deployments.settings import EMBEDDED, LOCAL, Settings
+from voice_core.errors import SettingError
 from voice_core.hub import HUB_ID
 
 APPLICATION = "voice"
@@ -66,6 +68,7 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
 
     def serve_settings() -> None:
         check_port(address)
+        check_keys(settings.api_keys)
         model = check_model(settings.model)
         whisper = settings.whisper_model and check_model(settings.whisper_model, "--whisper-model")
         with _ray(settings, round(cpus_needed(settings)), metrics_port=address.metrics_port):
@@ -156,6 +159,16 @@ def check_port(address: Address) -> None:
         except OSError as error:
             reason = f"can't listen on {address.host}:{address.port} ({error.strerror}); choose another --port"
             raise CannotStart(reason) from error
+
+
+def check_keys(api_keys: str | None) -> None:
+    """Refuse a file of keys that can't be read before anything is started."""
+    if api_keys is None:
+        return
+    try:
+        read_keys(Path(api_keys).expanduser())
+    except SettingError as error:
+        raise CannotStart(str(error)) from error
 
 
 def check_model(model: str, option: str = "--model") -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.__main__ import main
-from deployments.launcher import Address, CannotStart, _answers, check_model, check_port, ready_message
+from deployments.launcher import Address, CannotStart, _answers, check_keys, check_model, check_port, ready_message
 from deployments.speech_request import SpeechRequest
 
 
@@ -42,6 +42,12 @@ def test_a_checkpoints_directory_is_passed_on_as_an_absolute_path(
 def test_a_model_that_is_nowhere_is_refused(model: str) -> None:
     with pytest.raises(CannotStart, match="no checkpoint"):
         check_model(model)
+
+
+def test_a_file_of_keys_that_cant_be_read_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    check_keys(None)
+    with pytest.raises(CannotStart, match="api_keys"):
+        check_keys(str(tmp_path / "none"))
 
 
 def accept_and_hang_up(server: socket.socket) -> None:

@@ -14,8 +14,10 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -29,6 +31,8 @@ from deployments.app import build
 from deployments.settings import Settings
 from tests.voices.recordings import audio_file, hum_of_16_bits
 from voice_core.decoding.engine import EngineCounters
+from voice_core.errors import RequestError
+from voice_core.speech import Segment
 
 # Ray leaves sockets and subprocesses to the garbage collector.
 pytestmark = [
@@ -334,6 +338,65 @@ def test_a_session_speaks_a_text_that_comes_in_pieces_as_the_whole_at_once(clien
     assert told["type"] == "session.done"
     assert [row["index"] for row in rows] == [0, 1, 2]
     assert rows[-1]["end_sample"] == len(sound) // 2
+
+
+def test_a_segment_that_nobody_waits_for_any_longer_leaves_the_decoder(
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
+) -> None:
+    """Also without its ingress, which may have died: what it left behind knows its own end."""
+    synthesizer: Any = serve.get_deployment_handle("Synthesizer", app_name="voice")
+    hasty = synthesizer.speak.remote(Segment("This is one more line of the text.", 8.0, seeds=tuple(range(16))), -0.9)
+    with pytest.raises(TimeoutError):
+        hasty.result()
+    deadline = time.monotonic() + 5
+    while counters().rows_active or counters().rows_waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_request_whose_time_is_up_leaves_the_decoder(
+    client: openai.OpenAI, counters: Callable[[], EngineCounters]
+) -> None:
+    with pytest.raises(openai.APIStatusError) as refusal:
+        speak(client, "\n".join(["This is one more line of the text."] * 16), seconds=60, timeout_seconds=1.0)
+    assert (refusal.value.status_code, refusal.value.code) == (408, "deadline_exceeded")
+    deadline = time.monotonic() + 5
+    while counters().rows_active or counters().rows_waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_no_text_of_a_request_stands_in_any_log(client: openai.OpenAI) -> None:
+    """Neither of one that was spoken nor of one that every deployment had to refuse."""
+    speak(client, "Quixotic zebras whisper.", seed=1)
+    with pytest.raises(openai.BadRequestError):
+        speak(client, "Quixotic zebras whisper in 世界.")
+    with pytest.raises(openai.BadRequestError):
+        client.audio.voices.create(
+            name="Ann", audio_sample=b"Quixotic zebras", consent="Quixotic", extra_body={"transcript": "Quixotic"}
+        )
+    with pytest.raises(RequestError):
+        serve.get_deployment_handle("Synthesizer", app_name="voice").speak.remote(Segment("世界", 1.0)).result()
+    folder = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"  # type: ignore[attr-defined]
+    logs = {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert any(b"POST /v1/audio/speech 200" in content for content in logs.values())
+    assert any(b"RequestError (what it says" in content for content in logs.values())
+    for text in ("Quixotic", "世界"):
+        assert [file for file, content in logs.items() if text.encode() in content] == []
+
+
+def test_the_status_and_the_figures_are_those_of_the_cluster(client: openai.OpenAI) -> None:
+    with httpx.Client(base_url=str(client.base_url).removesuffix("v1/")) as plain:
+        status = plain.get("/status", headers={"Accept": "application/json"}).json()
+        assert status["ready"] is True
+        assert status["deployments"]["Synthesizer"]["RUNNING"] == 1
+        assert status["decoders"]["rows_active"] == 0
+        assert status["this_ingress"]["rows"] == 16
+        deadline = time.monotonic() + 30  # Ray's agents are told every ten seconds
+        while "ray_voice_decoder_steps_total{" not in (told := plain.get("/metrics").text):
+            assert time.monotonic() < deadline, told
+            time.sleep(1)
+    assert "ray_voice_requests_total{" in told
 
 
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
