@@ -8,7 +8,7 @@ import json
 import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -35,9 +35,9 @@ EVENTS = "text/event-stream"
 LAST_WORDS_SECONDS = 0.25  # before an answer's time is up, for the event that tells it
 KEEP_ALIVE_SECONDS = 10.0  # proxies on the way close what is silent for longer, mostly after 30 or 60
 
-Event = TypeVar("Event")
-
 logger = logging.getLogger("ray.serve")
+
+Told = TypeVar("Told")  # an event
 
 
 class Recording:
@@ -192,19 +192,39 @@ async def _told_events(request: Request, events: AsyncGenerator[DeltaEvent | Don
         yield event_bytes(error_event("speech.audio.error", api_error(request, error)))
 
 
-async def in_time(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+async def in_time(events: AsyncGenerator[Told]) -> AsyncGenerator[Told]:
     """Pass events on while there is time; then raise the ApiError that says so, a moment before the answer is cut."""
     visit = current_visit()
     while True:
         left = visit.seconds_left - LAST_WORDS_SECONDS
+        waiting = asyncio.ensure_future(anext(events))
         try:
-            yield await asyncio.wait_for(anext(events), None if left == math.inf else max(0.0, left))
+            await asyncio.wait({waiting}, timeout=None if left == math.inf else max(0.0, left))
+            if not waiting.done():
+                raise deadline_exceeded(visit.until - visit.arrived)
+        finally:
+            await call_off(waiting)
+        try:
+            event = waiting.result()
         except StopAsyncIteration:
             return
-        except TimeoutError:
-            if visit.seconds_left > LAST_WORDS_SECONDS:  # somebody else's time was up
-                raise
-            raise deadline_exceeded(visit.until - visit.arrived) from None
+        yield event
+
+
+async def call_off(task: asyncio.Future[Any]) -> None:
+    """Cancel a task, if it isn't done, and wait until it is, however often we are cancelled ourselves meanwhile.
+
+    A generator that still runs can't be closed. Serve and the response both cancel us when a client leaves.
+    """
+    task.cancel()
+    called_off: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            called_off = error
+    if called_off is not None:
+        raise called_off
 
 
 def error_event(kind: str, error: ApiError) -> dict[str, Any]:
@@ -225,15 +245,7 @@ async def with_keep_alive(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes
                 while not (await asyncio.wait({waiting}, timeout=KEEP_ALIVE_SECONDS))[0]:
                     yield b": still speaking\n\n"
             finally:
-                await _ended(waiting)
+                await call_off(waiting)
             if not (event := waiting.result()):
                 return
             yield event
-
-
-async def _ended(task: asyncio.Future[bytes]) -> None:
-    """Cancel a task and wait for its end, however often the one who waits is cancelled."""
-    task.cancel()
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({task})

@@ -386,7 +386,7 @@ def test_no_text_of_a_request_stands_in_any_log(client: openai.OpenAI) -> None:
 
 
 def test_the_status_and_the_figures_are_those_of_the_cluster(client: openai.OpenAI) -> None:
-    with httpx.Client(base_url=str(client.base_url).removesuffix("v1/")) as plain:
+    with httpx.Client(base_url=str(client.base_url).removesuffix("v1/"), timeout=30) as plain:
         status = plain.get("/status", headers={"Accept": "application/json"}).json()
         assert status["ready"] is True
         assert status["deployments"]["Synthesizer"]["RUNNING"] == 1

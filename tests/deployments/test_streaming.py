@@ -195,3 +195,32 @@ def test_a_silent_wait_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) 
     assert event == b"data: {}\n\n"
     assert comments
     assert all(comment.startswith(b":") for comment in comments)
+
+
+def test_a_stream_that_is_cancelled_again_and_again_is_closed_all_the_same() -> None:
+    """Serve cancels whose client leaves, and so does the response; a generator that still runs can't be closed."""
+    closed: list[str] = []
+
+    async def events() -> AsyncGenerator[bytes]:
+        try:
+            await asyncio.sleep(60)
+            yield b"never"
+        finally:
+            await asyncio.sleep(0.05)  # some last work
+            closed.append("events")
+
+    async def listen() -> None:
+        async for _ in with_keep_alive(events()):
+            pass
+
+    async def scenario() -> None:
+        listening = asyncio.create_task(listen())
+        await asyncio.sleep(0.01)
+        for _ in range(5):
+            listening.cancel()
+            await asyncio.sleep(0.001)
+        with pytest.raises(asyncio.CancelledError):
+            await listening
+
+    asyncio.run(scenario())
+    assert closed == ["events"]
