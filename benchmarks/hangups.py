@@ -10,26 +10,40 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import serve
 
 from benchmarks.processes import Holdings, tree
 from benchmarks.reporting import report, table
-from benchmarks.running import Service, service
+from benchmarks.running import free_port
+from deployments.app import build
+from deployments.proxy import announce
+from deployments.settings import Settings
+from voice_core.decoding.engine import EngineCounters
 
 LINE = "This is one more line of the text.\n"
 LINES = 12
 LONGEST_STAY_SECONDS = 1.5
 GONE_SECONDS = 0.2  # within which the rows of a client who has left are to be gone
 LOOK_SECONDS = 0.005
+SURE_SECONDS = 0.1
 PATIENCE_SECONDS = 20.0
+WARM_UP_CLIENTS = 20
 GROWTH_MB = 40.0  # of all processes together; the first clients pay for what is made once
 GROWTH_FILES, GROWTH_THREADS = 10, 10
 
@@ -37,25 +51,25 @@ GROWTH_FILES, GROWTH_THREADS = 10, 10
 async def main() -> int:
     options = _options()
     rng = random.Random(options.seed)
-    with service(options) as target:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=target.url, timeout=60, limits=limits) as watcher:
-            for _ in range(5):
-                await hang_up(target, rng)  # what is made once is made
-            await until_empty(watcher)
-            before = service_holdings(target.pid)
+    with tempfile.TemporaryDirectory() as voices, in_this_process(options.port, voices) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            for _ in range(WARM_UP_CLIENTS):
+                await hang_up(url, rng)  # what is made once is made
+            await until_gone()
+            before = service_holdings()
             alone = []
             for number in range(options.clients):
-                await hang_up(target, rng)
-                alone.append(await until_empty(watcher))
+                await hang_up(url, rng)
+                alone.append(await until_gone())
                 if number % 20 == 19:
                     print(f"{number + 1} left, the slowest rows stayed {max(alone):.3f} s", file=sys.stderr, flush=True)
-            await asyncio.gather(*[hang_up(target, rng) for _ in range(options.clients)])
-            together = await until_empty(watcher)
+            await asyncio.gather(*[hang_up(url, rng) for _ in range(options.clients)])
+            together = await until_gone()
             await asyncio.sleep(2)
-            after = service_holdings(target.pid)
+            after = service_holdings()
+            status = (await client.get("/status", headers={"Accept": "application/json"})).json()
             body = request_body("Hello there.", None)
-            speaks = (await watcher.post("/v1/audio/speech", json=body)).status_code == 200
+            speaks = (await client.post("/v1/audio/speech", json=body)).status_code == 200
     grown = {name: after[name] - before[name] for name in after}
     summary = {
         "clients": options.clients,
@@ -64,6 +78,7 @@ async def main() -> int:
         "gone_in_time": sum(seconds <= GONE_SECONDS for seconds in alone),
         "gone_seconds_all_at_once": round(together, 3),
         "grown": {name: round(value, 1) for name, value in grown.items()},
+        "requests_left_inside": status["this_ingress"]["requests_in_flight"],
         "still_speaks": speaks,
         "seed": options.seed,
     }
@@ -73,13 +88,29 @@ async def main() -> int:
     return 0 if speaks and small and max(alone) <= GONE_SECONDS else 1
 
 
-async def hang_up(target: Service, rng: random.Random) -> None:
+@contextmanager
+def in_this_process(port: int, voices: str) -> Iterator[str]:
+    """Serve from here, so that the decoder's counters can be asked for in milliseconds; yield the service's address."""
+    port = port or free_port()
+    announce(Settings())
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(build(Settings(device="cpu", voices=voices)), name="voice")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+async def hang_up(url: str, rng: random.Random) -> None:
     """Send a request and leave at some moment."""
     body = json.dumps(request_body(LINE * LINES, rng.choice([None, "audio", "sse"]))).encode()
     head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     whole = head.encode() + b"\r\n\r\n" + body
     stay_seconds = rng.uniform(0, LONGEST_STAY_SECONDS)
-    reader, writer = await asyncio.open_connection(target.host, target.port)
+    address = httpx.URL(url)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         if rng.random() < 0.1:
             whole = whole[: rng.randrange(1, len(whole))]
@@ -103,24 +134,32 @@ def request_body(text: str, stream_format: str | None) -> dict[str, Any]:
     return body if stream_format is None else body | {"stream_format": stream_format}
 
 
-async def until_empty(watcher: httpx.AsyncClient) -> float:
-    """Return after how many seconds no row is left, neither in the decoder nor on its way there."""
+async def until_gone() -> float:
+    """Return after how many seconds no row was left, neither in a slot nor waiting for one.
+
+    Rows may still be on their way when a client has left already, so it takes some looks in a row to be sure.
+    """
+    synthesizer = serve.get_deployment_handle("Synthesizer", "voice")
     begun = time.monotonic()
+    gone_at: float | None = None
     while time.monotonic() < begun + PATIENCE_SECONDS:
         looked_at = time.monotonic()
-        answer = await watcher.get("/status", headers={"Accept": "application/json"})
-        status = answer.json()
-        decoders = status.get("decoders", {"rows_active": 1, "rows_waiting": 0})
-        rows = decoders["rows_active"] + decoders["rows_waiting"] + status["this_ingress"]["rows_in_flight"]
-        if not rows:
-            return looked_at - begun  # they may have been gone before the answer came
+        counters: EngineCounters = await synthesizer.counters.remote()
+        if counters.rows_active or counters.rows_waiting:
+            gone_at = None
+        elif gone_at is None:
+            gone_at = looked_at  # they may have been gone before the answer came
+        elif looked_at - gone_at > SURE_SECONDS:
+            return gone_at - begun
         await asyncio.sleep(LOOK_SECONDS)
     return PATIENCE_SECONDS
 
 
-def service_holdings(pid: int) -> dict[str, float]:
+def service_holdings() -> dict[str, float]:
     """Return what the service's processes hold together."""
-    held: list[Holdings] = [one for one in tree(pid) if one.name.startswith(("ray::ServeReplica", "ray::Proxy"))]
+    held: list[Holdings] = [
+        one for one in tree(os.getpid()) if one.name.startswith(("ray::ServeReplica", "ray::Proxy"))
+    ]
     return {
         "MB": sum(one.memory_mb for one in held),
         "files": sum(one.files for one in held),

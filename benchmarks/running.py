@@ -32,7 +32,7 @@ class Service:
 @contextmanager
 def service(options: argparse.Namespace, *settings: str) -> Iterator[Service]:
     """Start a service with the embedded voice, and end it afterwards."""
-    port = options.port or _free_port()
+    port = options.port or free_port()
     with tempfile.TemporaryDirectory() as voices:
         command = [sys.executable, "-m", "deployments", "--port", str(port), "--device", "cpu", "--voices", voices]
         command += ["--start-timeout", str(START_SECONDS), *settings]
@@ -54,7 +54,8 @@ def service(options: argparse.Namespace, *settings: str) -> Iterator[Service]:
                 process.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
