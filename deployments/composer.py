@@ -12,7 +12,7 @@ from ray import serve
 
 from deployments import logs, traces
 from deployments.settings import Settings
-from voice_core.audio.formats import encode, format_named
+from voice_core.audio.formats import encode, format_named, resampled_length
 from voice_core.audio.joining import Joiner, Part
 from voice_core.audio.waveform import Waveform
 from voice_core.speech import Speech
@@ -28,7 +28,9 @@ class Span:
     @classmethod
     def of(cls, part: Part, sample_rate: int, file_rate: int) -> Self:
         """Find a part, counted at the codec's rate, in a file of another rate (both in Hz)."""
-        return cls(*(round(place * file_rate / sample_rate) for place in (part.start_samples, part.end_samples)))
+        return cls(
+            *(resampled_length(place, sample_rate, file_rate) for place in (part.start_samples, part.end_samples))
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def compose(speeches: Sequence[Speech], audio_format: str, pause_seconds: float)
     return Composed(
         audio=encode(whole, audio_format),
         media_type=file_format.media_type,
-        samples=round(len(whole.samples) * file_rate / sample_rate),
+        samples=resampled_length(len(whole.samples), sample_rate, file_rate),
         sample_rate=file_rate,
         spans=tuple(Span.of(part, sample_rate, file_rate) for part in parts),
     )

@@ -25,11 +25,13 @@ from deployments.shapes import DeltaEvent, DoneEvent, SegmentRow, Usage
 from deployments.speaking import Utterance
 from deployments.speech_request import SpeechRequest
 from deployments.visit import current_visit
-from voice_core.audio.formats import format_named
+from voice_core.audio.formats import format_named, resampled_length
 from voice_core.audio.joining import Joiner
 from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import SynthesisError
+
+Told = TypeVar("Told")
 
 EVENTS = "text/event-stream"
 LAST_WORDS_SECONDS = 0.25  # before an answer's time is up, for the event that tells it
@@ -58,7 +60,7 @@ class Recording:
     @property
     def samples(self) -> int:
         """Of the file, so far."""
-        return round(self._codec_samples * self.sample_rate / self._codec_rate)
+        return resampled_length(self._codec_samples, self._codec_rate, self.sample_rate)
 
     async def add(self, utterance: Utterance) -> bytes:
         """Return what the next segment adds to the file; its row is the last of `rows`."""

@@ -8,7 +8,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from tests.audio.ffmpeg import heard_by_ffmpeg
-from voice_core.audio.formats import FORMATS, PCM_RATES, encode, format_named, pcm16, resample
+from voice_core.audio.formats import FORMATS, PCM_RATES, encode, format_named, pcm16, resample, resampled_length
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError, SynthesisError
 
@@ -137,3 +137,11 @@ def test_a_tone_keeps_its_pitch_and_place_through_a_change_of_rate() -> None:
 def test_the_same_rate_is_the_same_waveform() -> None:
     waveform = speechlike()
     assert resample(waveform, 16000) is waveform
+
+
+@pytest.mark.parametrize("samples", [999, 1001, 1003, 12345])
+@pytest.mark.parametrize(("rate", "other_rate"), [(16000, 24000), (44100, 24000), (44100, 48000)])
+def test_the_length_at_another_rate_is_known_beforehand(samples: int, rate: int, other_rate: int) -> None:
+    """Half a sample is a whole one, where `round` would take every other one away."""
+    resampled = resample(Waveform(np.zeros(samples, dtype=np.float32), rate), other_rate)
+    assert len(resampled.samples) == resampled_length(samples, rate, other_rate)

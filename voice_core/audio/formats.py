@@ -76,6 +76,11 @@ def resample(waveform: Waveform, sample_rate: int) -> Waveform:
     return Waveform(samples, sample_rate)
 
 
+def resampled_length(samples: int, sample_rate: int, other_rate: int) -> int:
+    """Return how many samples a sound has at another rate in Hz: as soxr counts, half a sample is a whole one."""
+    return (2 * samples * other_rate + sample_rate) // (2 * sample_rate)
+
+
 def pcm16(waveform: Waveform) -> NDArray[np.int16]:
     """Return the samples [N] as 16-bit integers: rounded, and clipped where they are too loud."""
     return as_pcm16(waveform.samples)
