@@ -39,8 +39,6 @@ KEEP_ALIVE_SECONDS = 10.0  # proxies on the way close what is silent for longer,
 
 logger = logging.getLogger("ray.serve")
 
-Told = TypeVar("Told")  # an event
-
 
 class Recording:
     """The file of one sample as it grows, segment by segment: trimmed, joined and encoded as the whole would be."""
