@@ -61,7 +61,7 @@ SENTENCES_OF_A_REQUEST = (1, 5)
 
 RISING_TURN = 99  # requests and times unlike those that are compared
 SINGLE_REQUESTS = 8  # to each server, one by one
-FIRST_RATE, RATE_FACTOR = 2.0, 1.2  # requests a second, and how they rise
+FIRST_RATE, RATE_FACTOR = 2.4, 1.2  # requests a second, and how they rise
 PATIENCE = 3.0
 COMPARED_SHARE = 0.7  # of saturation
 # The gathering server's window: with the default of 5 ms, which suits admission in flight, a request's own segments may
@@ -173,7 +173,7 @@ async def main() -> None:
     options = _options()
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-    climb_seconds, seconds, turns = (6.0, 6.0, 2) if options.quick else (16.0, 25.0, 4)
+    climb_seconds, seconds, turns = (6.0, 6.0, 2) if options.quick else (12.0, 25.0, 3)
     try:
         services = {mode: await service(options, mode) for mode in MODES}
         saturation, summary, rows = await climb(services, climb_seconds)
