@@ -42,23 +42,21 @@ export class VoicesView {
   }
 
   #row(voice) {
-    const { id, name, seconds, transcript } = voice;
+    const { id, name, seconds, transcript, created_at: createdAt } = voice;
     const use = say(make("button", { type: "button", className: "plain" }), "use_voice");
     use.addEventListener("click", () => {
       choose(id);
       this.#onUse();
     });
-    if (seconds === undefined) { // the model's own has no recording, and stays
-      return make("li", {}, make("div", { className: "who" }, titled(voice, "span")), use);
-    }
+    const who = make("div", { className: "who" }, titled(voice, "span"));
+    if (seconds !== undefined) who.append(" ", voiceSeconds(seconds));
+    if (transcript) who.append(make("p", { className: "note", textContent: transcript }));
+    if (createdAt === 0) return make("li", {}, who, use); // it came with the model: no recording, and it stays
     const play = label(make("button", { type: "button", className: "play" }, sign("play")), "play_voice", { name });
     play.addEventListener("click", () => this.#play(id));
-    const told = say(make("span", { className: "quiet" }), "voice_seconds", { seconds: rounded(seconds, 1) });
-    const words = make("p", { className: "note", textContent: transcript });
     const remove = say(make("button", { type: "button", className: "plain danger" }), "delete_voice");
     remove.addEventListener("click", () => this.#delete(voice, remove));
     remove.addEventListener("blur", () => say(remove, "delete_voice"));
-    const who = make("div", { className: "who" }, titled(voice, "span"), " ", told, words);
     return make("li", {}, play, who, use, remove);
   }
 
@@ -153,6 +151,11 @@ function choose(id) {
   for (const select of document.querySelectorAll('select[name="voice"]')) select.value = id;
 }
 
+function voiceSeconds(seconds) {
+  return say(make("span", { className: "quiet" }), "voice_seconds", { seconds: rounded(seconds, 1) });
+}
+
+/** The model's own voice has no length, for it has no prompt; it goes by no name either. */
 function titled({ name, seconds }, tag) {
   const node = document.createElement(tag);
   return seconds === undefined ? say(node, "own_voice") : Object.assign(node, { textContent: name });
