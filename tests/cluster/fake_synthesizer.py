@@ -3,7 +3,6 @@
 # No `from __future__ import annotations` here: Serve needs the class of build's parameter.
 
 import asyncio
-import math
 import os
 import time
 from dataclasses import replace
@@ -47,7 +46,8 @@ class FakeSynthesizer:
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._admission = Admission.model_validate(user_config)
 
-    async def speak(self, segment: Segment, seconds_left: float = math.inf) -> list[Speech]:
+    async def speak(self, segment: Segment, *_: object) -> list[Speech]:
+        """Whatever else a real one is told, of deadlines and traces, is not for a clock."""
         with self._workload.take(segment):
             async with self._slots:
                 self._count(+1)
