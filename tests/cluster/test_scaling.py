@@ -26,6 +26,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+PATIENCE_SECONDS = 150  # of a machine that does other things too; alone it takes 20
+
 AUTOSCALING: dict[str, Any] = {
     "min_replicas": 1,
     "max_replicas": 3,
@@ -64,9 +66,9 @@ def test_replicas_come_before_anybody_is_refused_and_go_without_anybody_cut_off(
         time.sleep(3)
         assert running("scaled") == 1
         with Load(url, 12, speech_seconds=4) as crowd:
-            up_seconds = until(lambda: running("scaled") == 3, 60)
+            up_seconds = until(lambda: running("scaled") == 3, PATIENCE_SECONDS)
             time.sleep(3)
-        down_seconds = until(lambda: running("scaled") == 1, 60)
+        down_seconds = until(lambda: running("scaled") == 1, PATIENCE_SECONDS)
         time.sleep(2)
     print(f"up after {up_seconds:.1f} s, down after {down_seconds:.1f} s; {crowd.statuses + single.statuses}")
     print(f"slowest: {crowd.slowest_seconds:.1f} s in the crowd, {single.slowest_seconds:.1f} s alone")
@@ -74,9 +76,9 @@ def test_replicas_come_before_anybody_is_refused_and_go_without_anybody_cut_off(
 
 
 def test_a_replica_that_dies_is_replaced_and_changes_nothing_else(url: str) -> None:
-    """Six callers keep 12 s a second busy, which is the work of three replicas at 65 %."""
-    with Load(url, 6, speech_seconds=4) as load:
-        until(lambda: running("scaled") == 3, 60)
+    """Nine callers want 18 s a second, and 12 where they get no processor in between: three replicas at 65 %."""
+    with Load(url, 9, speech_seconds=4) as load:
+        until(lambda: running("scaled") == 3, PATIENCE_SECONDS)
         time.sleep(2)
         kill_a_synthesizer("scaled")
         counts = set()
@@ -85,7 +87,7 @@ def test_a_replica_that_dies_is_replaced_and_changes_nothing_else(url: str) -> N
             counts.add(running("scaled"))
             return running("scaled") == 3 and len(counts) > 1
 
-        until(three_again, 60)
+        until(three_again, PATIENCE_SECONDS)
         time.sleep(2)
     assert set(load.statuses) == {200}
     assert counts == {2, 3}
@@ -96,7 +98,7 @@ def test_a_fleet_of_nobody_is_woken_by_a_request(base_url: str, monkeypatch: pyt
     request = {"model": "voice", "voice": "default", "input": "Hello there.", "response_format": "wav", "seconds": 1}
     with httpx.Client(base_url=f"{base_url}/asleep", timeout=60) as client:
         assert client.post("/v1/audio/speech", json=request).status_code == 200
-        until(lambda: running("asleep") == 0, 60)
+        until(lambda: running("asleep") == 0, PATIENCE_SECONDS)
         start = time.monotonic()
         assert client.post("/v1/audio/speech", json=request).status_code == 200
         print(f"woken and answered within {time.monotonic() - start:.1f} s")
