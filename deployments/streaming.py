@@ -31,7 +31,7 @@ from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import SynthesisError
 
-Told = TypeVar("Told")
+Told = TypeVar("Told")  # an event
 
 EVENTS = "text/event-stream"
 LAST_WORDS_SECONDS = 0.25  # before an answer's time is up, for the event that tells it
