@@ -72,6 +72,7 @@ def test_what_a_stream_has_no_place_for_is_refused(fields: dict[str, object], fi
 def test_a_bad_segment_is_tried_three_times_unless_the_request_says_otherwise() -> None:
     assert read().wishes == Wishes(retries=2, keep_bad=False)
     assert read(on_bad_segment="fail").wishes == Wishes(retries=0, keep_bad=False)
+    assert read(temperature=0).wishes.retries == 0  # without noise a repeat would be the same
     assert read(on_bad_segment="keep", best_of=3).wishes == Wishes(retries=0, keep_bad=True, best_of=3)
 
 
@@ -112,6 +113,11 @@ def test_a_wrong_form_is_refused_by_field(texts: dict[str, str], files: dict[str
 
 def test_null_means_not_given() -> None:
     assert read(seed=None, speed=None) == read()
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("stream", "stream_format"), ("lang_code", "language")])
+def test_what_other_servers_call_otherwise_is_refused_with_our_name_for_it(theirs: str, ours: str) -> None:
+    assert f"here it is {ours!r}" in refused(json.dumps(LEAST | {theirs: "x"}).encode()).reason
 
 
 @pytest.mark.parametrize("name", ["model", "voice", "input"])
