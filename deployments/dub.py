@@ -19,6 +19,7 @@ from deployments.dub_request import DubRequest
 from deployments.dub_script import Fault, Line
 from deployments.errors import ApiError
 from deployments.fan_out import in_order
+from deployments.ignored import ignored_sampling
 from deployments.shapes import CueRow, DubReport
 from deployments.speaking import Utterance, Wishes
 from voice_core.audio.joining import PAUSE_SECONDS, join
@@ -221,7 +222,10 @@ class Dub:
     def _warnings(self) -> list[str]:
         speakers = {cue.speaker for cue in self._sheet.cues}
         unused = [speaker for speaker in self._wanted.voices if speaker not in speakers]
-        warnings = [f"voices: no cue is spoken by {speaker!r}" for speaker in unused]
+        warnings = [
+            *ignored_sampling(self._wanted),
+            *(f"voices: no cue is spoken by {speaker!r}" for speaker in unused),
+        ]
         return warnings if self._loudness_warning is None else [*warnings, self._loudness_warning]
 
     @property

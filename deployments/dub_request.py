@@ -174,7 +174,7 @@ class DubRequest(BaseModel):
     def wishes(self) -> Wishes:
         """What is asked of every segment; kept bad ones were tried again before."""
         return Wishes(
-            retries=0 if self.on_bad_segment == "fail" else MOST_RETRIES,
+            retries=0 if self.on_bad_segment == "fail" or self.sampling.greedy else MOST_RETRIES,
             keep_bad=self.on_bad_segment == "keep",
             tolerance_seconds=self.seconds_tolerance,
             best_of=self.best_of,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from deployments.dub_request import DubRequest
 from deployments.speech_request import SpeechRequest
 from voice_core.planning import SHORTEST_SEGMENT_SECONDS
 from voice_core.speech import ENGLISH_WORDS, LEAST_TEMPERATURE, ModelFacts, Segment
@@ -12,16 +13,7 @@ from voice_core.text import Language, parse_language
 
 def ignored_by_model(wanted: SpeechRequest, facts: ModelFacts) -> Iterator[str]:
     """Yield a sentence for everything that changes nothing, whatever the text."""
-    if wanted.sampling.greedy:
-        cold = wanted.temperature < LEAST_TEMPERATURE
-        cause = "temperature 0" if cold else "top_k 1"
-        others = ("top_k", "top_p", "min_p") if cold else ("temperature", "top_p")
-        yield from _without_effect(wanted, others, f"{cause} is greedy")
-        for field in ("n", "best_of"):
-            if getattr(wanted, field) > 1:
-                yield f"{field}: all are the same, since {cause} is greedy"
-    elif wanted.min_p:
-        yield from _without_effect(wanted, ("top_k", "top_p"), "min_p replaces it")
+    yield from ignored_sampling(wanted)
     told = wanted.manifest or wanted.stream_format == "sse"
     if wanted.seconds_tolerance is not None and wanted.on_bad_segment == "keep" and wanted.best_of == 1 and not told:
         yield "seconds_tolerance: on_bad_segment 'keep' only tells of it, and the manifest isn't asked for"
@@ -29,6 +21,20 @@ def ignored_by_model(wanted: SpeechRequest, facts: ModelFacts) -> Iterator[str]:
         language = parse_language(wanted.language)
         if language is not Language.ENGLISH:
             yield f"language: this voice reads English; {wanted.language} only changes lengths and pauses"
+
+
+def ignored_sampling(wanted: SpeechRequest | DubRequest) -> Iterator[str]:
+    """Yield a sentence for everything that has no part in how codes are drawn."""
+    if wanted.sampling.greedy:
+        cold = wanted.temperature < LEAST_TEMPERATURE
+        cause = "temperature 0" if cold else "top_k 1"
+        others = ("top_k", "top_p", "min_p") if cold else ("temperature", "top_p")
+        yield from _without_effect(wanted, others, f"{cause} is greedy")
+        for field in ("n", "best_of"):
+            if getattr(wanted, field, 1) > 1:
+                yield f"{field}: all are the same, since {cause} is greedy"
+    elif wanted.min_p:
+        yield from _without_effect(wanted, ("top_k", "top_p"), "min_p replaces it")
 
 
 def ignored_in_text(wanted: SpeechRequest, segments: Sequence[Segment]) -> Iterator[str]:
@@ -40,8 +46,8 @@ def ignored_in_text(wanted: SpeechRequest, segments: Sequence[Segment]) -> Itera
         yield f"speed: {shortest} of {len(segments)} segments can't be shorter than {SHORTEST_SEGMENT_SECONDS:g} s"
 
 
-def _without_effect(wanted: SpeechRequest, fields: Iterable[str], reason: str) -> Iterator[str]:
+def _without_effect(wanted: SpeechRequest | DubRequest, fields: Iterable[str], reason: str) -> Iterator[str]:
     """Only what somebody asked for is told: a default that has no effect surprises nobody."""
     for field in fields:
-        if getattr(wanted, field) != SpeechRequest.model_fields[field].default:
+        if getattr(wanted, field) != type(wanted).model_fields[field].default:
             yield f"{field}: has no effect, {reason}"

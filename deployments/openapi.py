@@ -32,7 +32,7 @@ field that isn't listed is refused; one that has no effect is told in `warnings`
 that a field is not given.
 
 Text that is still being written is spoken over a WebSocket, `/v1/audio/speech/stream`; OpenAPI has no words for
-those, the README has."""
+those, docs/api.md has."""
 
 SPEECH_ABOUT = """\
 A file of `response_format`, with its facts in headers. With `captions` or `manifest`: parts side by side. With

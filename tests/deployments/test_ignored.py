@@ -90,3 +90,11 @@ def test_every_kind_of_answer_has_a_place_for_it(client: TestClient) -> None:
         session.send_json({"type": "session.config", "temperature": 0, "top_p": 0.5})
         assert session.receive_json()["warnings"] == [expected]
     assert "x-warnings" not in client.post("/v1/audio/speech", json=LEAST).headers
+
+
+def test_a_dub_tells_it_in_its_report(client: TestClient) -> None:
+    cues = [{"start_seconds": 0, "end_seconds": 2, "text": "Here is a line."}]
+    wanted = {"model": "voice", "voice": "default", "cues": cues, "temperature": 0, "top_p": 0.5}
+    (expected,) = warnings(client, temperature=0, top_p=0.5)
+    wanted["loudness_lufs"] = None  # a hum is too even to be made loud
+    assert client.post("/v1/audio/dub", json=wanted).json()["report"]["warnings"] == [expected]
