@@ -237,10 +237,10 @@ export class DubView {
     return response.json();
   }
 
-  #deliver(file, make) {
+  #deliver(file, fetched) {
     return this.#job.run(async (signal) => {
       this.#job.tell("preparing");
-      download(await make(signal), file);
+      download(await fetched(signal), file);
       this.#job.tell("downloaded", { file });
     });
   }

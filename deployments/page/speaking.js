@@ -1,5 +1,5 @@
 // The view that speaks a text: what is asked for, the takes that come of it, and what can be done with them.
-import { download, fileEnding, rounded } from "./dom.js";
+import { download, fileEnding, make, rounded } from "./dom.js";
 import { Job } from "./job.js";
 import { phrase, quote, say } from "./language.js";
 import { wakeSound } from "./player.js";
@@ -68,10 +68,14 @@ export class SpeakView {
         if (take.track.length && !firstSound) {
           firstSound = secondsSince(began);
           this.#showTakes([take]);
+          this.#showWarnings([]); // those of this request come at its end
           this.#transport.player.play(0);
           this.#job.tell("first_sound", { seconds: firstSound });
         }
-        if (event.seed !== undefined) take.seed = event.seed;
+        if (event.type === "speech.audio.done") {
+          take.seed = event.seed;
+          this.#showWarnings(event.warnings);
+        }
       }
     } finally {
       take.track.end(); // what came before a failure can still be heard
@@ -86,8 +90,9 @@ export class SpeakView {
     this.#job.tell("working");
     const json = { ...request, response_format: HEARD_FORMAT, manifest: true };
     const response = await ask(PATH, { json, accept: "application/json", signal });
-    const { audios } = await response.json();
+    const { audios, warnings } = await response.json();
     this.#showTakes(audios.map((audio) => Take.from(audio, request)));
+    this.#showWarnings(warnings);
     this.#job.tell("spoken", { seconds: secondsSince(began) });
   }
 
@@ -178,6 +183,11 @@ export class SpeakView {
     else quote(this.#find(".result > .facts"), "");
   }
 
+  /** Say what of the request has no effect, as the server says it. */
+  #showWarnings(warnings) {
+    this.#find(".warnings").replaceChildren(...warnings.map((words) => make("li", { textContent: words })));
+  }
+
   #markSounding(index) {
     this.#find(".segments").childNodes.forEach((row, at) => row.toggleAttribute("data-sounding", at === index));
   }
@@ -209,10 +219,10 @@ export class SpeakView {
     });
   }
 
-  #deliver(file, make) {
+  #deliver(file, fetched) {
     return this.#job.run(async (signal) => {
       this.#job.tell("preparing");
-      download(await make(signal), file);
+      download(await fetched(signal), file);
       this.#job.tell("downloaded", { file });
     });
   }

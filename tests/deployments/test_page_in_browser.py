@@ -275,6 +275,15 @@ def test_an_error_is_shown_as_the_server_says_it_beside_the_field_that_it_is_abo
     assert page.driver.switch_to.active_element == number
 
 
+def test_what_has_no_effect_is_told_as_the_server_tells_it(page: Page) -> None:
+    page.set("inter_segment_silence", "1")
+    speak(page, "One sentence.")
+    page.wait_for("#speak .warnings li", "inter_segment_silence: has no effect, there is one segment")
+    page.set("n", "2")
+    speak(page, "One sentence.")
+    page.wait_for("#speak .warnings li", "inter_segment_silence: has no effect, there is one segment")
+
+
 def test_the_keyboard_speaks_and_cancels(page: Page, served: Served) -> None:
     served.crew.waits = True
     page.write("#input", TEXT)
