@@ -1,0 +1,41 @@
+"""What is told of the embedded voice is what was measured: training/figures.json, the last line of evaluate.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.evaluate import Figures, Pace
+from voice_core.embedded import DIRECTORY as EMBEDDED
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CARD = (EMBEDDED / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def figures() -> Figures:
+    told = json.loads((REPOSITORY / "training" / "figures.json").read_text(encoding="utf-8"))
+    return Figures(**told | {"paces": {stretch: Pace(**pace) for stretch, pace in told["paces"].items()}})
+
+
+def test_the_model_card_tells_the_measured_figures(figures: Figures) -> None:
+    for pace in figures.paces.values():
+        assert f"{pace.per:.3f}" in CARD
+        assert f"{pace.length_ratio:.3f} ± {pace.length_sd:.3f}" in CARD
+    assert f"{figures.audio_s_per_core_s:.1f}" in CARD
+    assert figures.codec_log_mel is not None
+    assert f"{figures.codec_log_mel:.2f}" in CARD
+
+
+def test_the_readme_tells_the_measured_error_rate(figures: Figures) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert f"{100 * figures.per:.1f} % phoneme errors" in readme
+
+
+def test_the_measured_voice_can_be_understood_ends_and_keeps_time(figures: Figures) -> None:
+    assert figures.sentences == 100
+    assert figures.per <= 0.05
+    assert figures.ended >= 0.99
+    assert abs(figures.length_ratio - 1) <= 0.03
+    assert max(pace.length_sd for pace in figures.paces.values()) <= 0.1
+    assert figures.audio_s_per_core_s > 1
