@@ -120,7 +120,9 @@ class Dub:
                 self._spoken.append(spoken)
                 self._timeline.put(place, sound)
                 yield {"type": "dub.progress", "done": place + 1, "total": len(self._lines), "cue": self._row(place)}
-        with await asyncio.to_thread(self._render) as file:
+        # Made here, not in the thread: whoever is called off meanwhile must still close it.
+        with tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES) as file:
+            await asyncio.to_thread(self._render, file)
             while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
                 yield {"type": "dub.audio.delta", "audio": base64.b64encode(piece).decode()}
         yield {"type": "dub.done", "report": self.report(), "captions": self.captions()}
@@ -232,14 +234,12 @@ class Dub:
     def _file_rate(self) -> int:
         return open_stream(self._wanted.response_format, self._timeline.sample_rate).sample_rate
 
-    def _render(self) -> IO[bytes]:
-        """Return the whole file, with a head that knows its length."""
+    def _render(self, file: IO[bytes]) -> None:
+        """Write the whole file, with a head that knows its length, and go back to its beginning."""
         timeline = self._timeline
         stream = open_stream(self._wanted.response_format, timeline.sample_rate)
         level = self._level()
-        file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES)  # noqa: SIM115  # closed by who reads it
-        streamed: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES)  # noqa: SIM115
-        with streamed:
+        with tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES) as streamed:
             for stretch in self._stretches(level):
                 streamed.write(stream.write(stretch))
             streamed.write(stream.close())
@@ -248,7 +248,6 @@ class Dub:
             while piece := streamed.read(PIECE_BYTES):
                 file.write(piece)
         file.seek(0)
-        return file
 
     def _level(self) -> Level:
         """Return what makes the track as loud as wished, with no more limiting than can't be heard."""
