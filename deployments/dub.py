@@ -6,13 +6,11 @@ import asyncio
 import base64
 import logging
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import IO, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from ray.exceptions import RayTaskError
 
 from deployments.dub_request import DubRequest
@@ -23,21 +21,16 @@ from deployments.ignored import ignored_sampling
 from deployments.shapes import CueRow, DubReport
 from deployments.speaking import Utterance, Wishes
 from voice_core.audio.joining import PAUSE_SECONDS, join
-from voice_core.audio.limiting import limit, reach_samples
-from voice_core.audio.loudness import BLOCK_SECONDS, CEILING_DBTP, gain_to, loudness_lufs
 from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import SynthesisError
 from voice_core.judging import is_silent
+from voice_core.mastering import KEPT_BYTES, write_track
 from voice_core.speech import FinishReason, Segment
 from voice_core.subtitles import Cue, CueSheet, caption_rows, write_captions
 from voice_core.timeline import Timeline
 
 PIECE_BYTES = 3 * 64 * 1024  # of the track in one event; base64 makes four of every three
-STRETCH_SECONDS = 10.0  # of the track, that are mixed in one go
-KEPT_BYTES = 32 * 1024 * 1024  # of a track in memory; what is larger waits in a file
-CEILING = 10 ** (CEILING_DBTP / 20)
-MOST_LIMITED = 10 ** (6 / 20)  # by which the highest peaks may be lowered; a few dB on few peaks aren't heard
 TOLD_LU = 0.5  # that a track may be less loud than wished before it is told
 
 logger = logging.getLogger("ray.serve")
@@ -74,14 +67,6 @@ class SpokenLine:
             attempts=max(utterance.attempts for utterance in utterances),
             cached=all(utterance.cached for utterance in utterances),
         )
-
-
-@dataclass(frozen=True)
-class Level:
-    """What a track is multiplied with, and what no sample of it is then above."""
-
-    factor: float
-    ceiling: float
 
 
 class Dub:
@@ -122,7 +107,7 @@ class Dub:
                 yield {"type": "dub.progress", "done": place + 1, "total": len(self._lines), "cue": self._row(place)}
         # Made here, not in the thread: whoever is called off meanwhile must still close it.
         with tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES) as file:
-            await asyncio.to_thread(self._render, file)
+            await asyncio.to_thread(self._write_track, file)
             while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
                 yield {"type": "dub.audio.delta", "audio": base64.b64encode(piece).decode()}
         yield {"type": "dub.done", "report": self.report(), "captions": self.captions()}
@@ -234,53 +219,15 @@ class Dub:
     def _file_rate(self) -> int:
         return open_stream(self._wanted.response_format, self._timeline.sample_rate).sample_rate
 
-    def _render(self, file: IO[bytes]) -> None:
-        """Write the whole file, with a head that knows its length, and go back to its beginning."""
-        timeline = self._timeline
-        stream = open_stream(self._wanted.response_format, timeline.sample_rate)
-        level = self._level()
-        with tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES) as streamed:
-            for stretch in self._stretches(level):
-                streamed.write(stream.write(stretch))
-            streamed.write(stream.close())
-            file.write(stream.head())
-            streamed.seek(stream.stream_head_bytes)
-            while piece := streamed.read(PIECE_BYTES):
-                file.write(piece)
-        file.seek(0)
-
-    def _level(self) -> Level:
-        """Return what makes the track as loud as wished, with no more limiting than can't be heard."""
-        timeline, target_lufs = self._timeline, self._wanted.loudness_lufs
-        if target_lufs is None:
-            return Level(1.0, ceiling=1.0)
-        sounding = Waveform(timeline.sounding(BLOCK_SECONDS, BLOCK_SECONDS / 4), timeline.sample_rate)
-        gain = gain_to(sounding, target_lufs)
-        if gain.measured_lufs is None:
-            return Level(gain.factor, CEILING)
-        wanted_factor = 10 ** ((target_lufs - gain.measured_lufs) / 20)
-        level = Level(min(wanted_factor, gain.factor * MOST_LIMITED), CEILING)
-        reached_lufs = gain.reached_lufs
-        if gain.peak_limited:
-            samples = sounding.samples
-            samples *= np.float32(level.factor)  # in place: it is ours alone, and as large as all the speech of a film
-            limited = limit(samples, timeline.sample_rate, level.ceiling)
-            reached_lufs = loudness_lufs(Waveform(limited, timeline.sample_rate))
-        assert reached_lufs is not None, "what has a loudness keeps one"
+    def _write_track(self, file: IO[bytes]) -> None:
+        target_lufs = self._wanted.loudness_lufs
+        reached_lufs = write_track(self._timeline, file, self._wanted.response_format, target_lufs)
+        if target_lufs is None or reached_lufs is None:
+            return
         self._loudness_lufs = round(reached_lufs, 2)
         if reached_lufs < target_lufs - TOLD_LU:
             told = f"{reached_lufs:.1f} instead of {target_lufs:g}, its peaks allow no more"
             self._loudness_warning = f"loudness_lufs: {told}"
-        return level
-
-    def _stretches(self, level: Level) -> Iterator[NDArray[np.float32]]:
-        """Yield the track's samples [N] as they are written: so loud, and limited as in one go."""
-        timeline = self._timeline
-        reach, step = reach_samples(timeline.sample_rate), round(STRETCH_SECONDS * timeline.sample_rate)
-        for start in range(0, timeline.samples, step):
-            end, before = min(start + step, timeline.samples), max(0, start - reach)
-            around = timeline.stretch(before, min(end + reach, timeline.samples)) * np.float32(level.factor)
-            yield limit(around, timeline.sample_rate, level.ceiling)[start - before :][: end - start]
 
 
 def _sound(utterances: Sequence[Utterance]) -> Waveform | None:

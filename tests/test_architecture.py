@@ -16,6 +16,7 @@ LAYERS = [
     ["seeds", "hub", "batching", "memory", "judging", "fingerprint"],
     ["text", "audio", "subtitles"],
     ["planning", "timeline"],
+    ["mastering"],
     ["embedded", "model", "codec"],
     ["voices"],
     ["decoding", "voices"],
