@@ -7,7 +7,7 @@ import pyloudnorm
 import pytest
 from numpy.typing import NDArray
 
-from voice_core.audio.loudness import CEILING_DBTP, FILTERS, amplified, gain_to, loudness_lufs, true_peak
+from voice_core.audio.loudness import CEILING_DBTP, FILTERS, gain_to, loudness_lufs, true_peak
 from voice_core.audio.waveform import Waveform
 
 RATES = (16000, 24000, 44100, 48000)
@@ -17,6 +17,10 @@ def sine(seconds: float, dbfs: float, rate: int = 48000, hertz: float = 1000.0, 
     times = np.arange(round(seconds * rate)) / rate
     samples = 10 ** (dbfs / 20) * np.sin(2 * np.pi * hertz * times + phase)
     return Waveform(samples.astype(np.float32), rate)
+
+
+def amplified(waveform: Waveform, factor: float) -> Waveform:
+    return Waveform(waveform.samples * np.float32(factor), waveform.sample_rate)
 
 
 def in_a_row(*waveforms: Waveform) -> Waveform:
@@ -137,5 +141,5 @@ def test_the_samples_given_are_not_changed() -> None:
     waveform = sine(1, -20)
     before = waveform.samples.copy()
     waveform.samples.setflags(write=False)
-    amplified(waveform, gain_to(waveform, -16).factor)
+    gain_to(waveform, -16)
     assert np.array_equal(waveform.samples, before)

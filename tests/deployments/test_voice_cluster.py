@@ -17,6 +17,7 @@ from test_service import free_port
 
 from deployments import app
 from deployments.settings import Settings
+from tests.cluster.starting import started_cluster
 from tests.voices.recordings import audio_file, hum
 
 # Ray leaves sockets and subprocesses to the garbage collector.
@@ -44,6 +45,12 @@ def pinned(node: str, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> se
         return app.build(settings)
 
 
+def add_nodes(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=1, include_dashboard=False)
+    for node in NODES:
+        cluster.add_node(num_cpus=3, resources={node: 1})
+
+
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(device="cpu", voices=str(tmp_path_factory.mktemp("voices")))
@@ -53,9 +60,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def client(settings: Settings) -> Iterator[httpx.Client]:
     """Two nodes on this machine, joined by nothing but the folder of voices."""
     port = free_port()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    for node in NODES:
-        cluster.add_node(num_cpus=3, resources={node: 1})
+    cluster = started_cluster(add_nodes)
     ray.init(address=cluster.address, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
     with pytest.MonkeyPatch.context() as monkeypatch:

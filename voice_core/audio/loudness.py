@@ -9,7 +9,7 @@ Letters in shape comments: B blocks.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import soxr
@@ -102,11 +102,6 @@ def gain_to(waveform: Waveform, target_lufs: float, ceiling_dbtp: float = CEILIN
     wanted = 1.0 if loudness is None else _factor(target_lufs - loudness)
     most = _factor(ceiling_dbtp) / peak if peak else math.inf
     return Gain(min(wanted, most), loudness, peak_limited=most < wanted)
-
-
-def amplified(waveform: Waveform, factor: float) -> Waveform:
-    """Return the same sound, `factor` times as large."""
-    return replace(waveform, samples=waveform.samples * np.float32(factor))
 
 
 def _factor(decibels: float) -> float:
