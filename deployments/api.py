@@ -149,15 +149,18 @@ class SpeechApi:
 
     async def _speech_request(self, request: Request) -> SpeechRequest:
         """Read JSON or a form; with a recording in it, that takes a moment and isn't for the event loop."""
-        settings, longest = self._settings, self._settings.longest_text_characters
+        settings = self._settings
         require_content_type(request, JSON, FORM)
         if content_type(request) == FORM:
             form = await read_form(request, largest_bytes=settings.largest_upload_bytes)
-            return SpeechRequest.from_form(form, longest_text_characters=longest)
-        body = await read_body(request, largest_bytes=settings.largest_upload_bytes)
-        if len(body) > settings.largest_body_bytes and RECORDING_FIELD not in body:
-            raise too_large(settings.largest_body_bytes)
-        return await asyncio.to_thread(SpeechRequest.from_json, body, longest_text_characters=longest)
+            wanted = SpeechRequest.from_form(form)
+        else:
+            body = await read_body(request, largest_bytes=settings.largest_upload_bytes)
+            if len(body) > settings.largest_body_bytes and RECORDING_FIELD not in body:
+                raise too_large(settings.largest_body_bytes)
+            wanted = await asyncio.to_thread(SpeechRequest.from_json, body)
+        wanted.check_length(settings.longest_text_characters)
+        return wanted
 
     def _spoken(
         self, wanted: SpeechRequest, script: Script, facts: ModelFacts, work: Work

@@ -93,7 +93,8 @@ class LineReader:
 
         try:
             fields = json.loads(request)
-            wanted = SpeechRequest.checked(fields, longest_text_characters=LONGEST_TEXT_CHARACTERS)
+            wanted = SpeechRequest.checked(fields)
+            wanted.check_length(LONGEST_TEXT_CHARACTERS)
             return await self._spoken(wanted), {}
         except ApiError as error:
             return b"", dict(error.envelope()["error"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from deployments.dub_request import DubRequest
 from deployments.speech_request import SpeechRequest
+from deployments.spoken_request import SpokenRequest
 from voice_core.planning import SHORTEST_SEGMENT_SECONDS
 from voice_core.speech import ENGLISH_WORDS, LEAST_TEMPERATURE, ModelFacts, Segment
 from voice_core.text import Language, parse_language
@@ -23,7 +23,7 @@ def ignored_by_model(wanted: SpeechRequest, facts: ModelFacts) -> Iterator[str]:
             yield f"language: this voice reads English; {wanted.language} only changes lengths and pauses"
 
 
-def ignored_sampling(wanted: SpeechRequest | DubRequest) -> Iterator[str]:
+def ignored_sampling(wanted: SpokenRequest) -> Iterator[str]:
     """Yield a sentence for everything that has no part in how codes are drawn."""
     if wanted.sampling.greedy:
         cold = wanted.temperature < LEAST_TEMPERATURE
@@ -46,7 +46,7 @@ def ignored_in_text(wanted: SpeechRequest, segments: Sequence[Segment]) -> Itera
         yield f"speed: {shortest} of {len(segments)} segments can't be shorter than {SHORTEST_SEGMENT_SECONDS:g} s"
 
 
-def _without_effect(wanted: SpeechRequest | DubRequest, fields: Iterable[str], reason: str) -> Iterator[str]:
+def _without_effect(wanted: SpokenRequest, fields: Iterable[str], reason: str) -> Iterator[str]:
     """Only what somebody asked for is told: a default that has no effect surprises nobody."""
     for field in fields:
         if getattr(wanted, field) != type(wanted).model_fields[field].default:

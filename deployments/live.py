@@ -18,7 +18,8 @@ from deployments.ignored import ignored_by_model
 from deployments.script import Script, check_work
 from deployments.settings import Settings
 from deployments.speaking import Speaker, Utterance, came, work_seconds
-from deployments.speech_request import SpeechRequest, json_object
+from deployments.speech_request import SpeechRequest
+from deployments.spoken_request import json_object
 from deployments.streaming import Recording
 from deployments.visit import current_visit
 from voice_core.errors import RequestError
@@ -234,7 +235,7 @@ def _configured(message: dict[str, Any], settings: Settings) -> SpeechRequest:
         if message.get(field) is not None:
             raise RequestError(field, "is nothing for a text that is still being written")
     document = USUAL | {name: value for name, value in message.items() if value is not None} | {"input": ""}
-    wanted = SpeechRequest.checked(document, longest_text_characters=settings.longest_text_characters)
+    wanted = SpeechRequest.checked(document)
     if wanted.language is not None:
         parse_language(wanted.language)
     return wanted

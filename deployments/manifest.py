@@ -6,7 +6,8 @@ from deployments.composer import Span
 from deployments.script import Script
 from deployments.shapes import CandidateRow, Manifest, SegmentRow
 from deployments.speaking import Candidate, Utterance
-from deployments.speech_request import CaptionFormat, SpeechRequest
+from deployments.speech_request import SpeechRequest
+from deployments.spoken_request import CaptionFormat
 from voice_core.subtitles import Cue, write_captions
 
 CAPTION_MEDIA_TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt", "json": "application/json"}

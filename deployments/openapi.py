@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
-from deployments import dub_api, dub_request, figures, page_routes, speech_request, voices_api
+from deployments import dub_api, figures, page_routes, voices_api
 from deployments.body import FORM, JSON
 from deployments.dub_request import DubRequest
 from deployments.openapi_schemas import SCHEMAS, Schema, request_form, schemas, voice_form
@@ -185,9 +185,7 @@ def http_routes(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
     """Return what is known of every method and path."""
-    speech_form = request_form(
-        SpeechRequest, speech_request.TEXT_FIELDS, {"reference_audio": "a recording of the voice"}
-    )
+    speech_form = request_form(SpeechRequest, {"reference_audio": "a recording of the voice"})
     speech_bodies = {JSON: _json("SpeechRequest")[JSON] | {"examples": EXAMPLES}, FORM: speech_form}
     files = {file_format.media_type: _file() for file_format in FORMATS.values()}
     speech_answers = {
@@ -200,7 +198,7 @@ def operations(settings: Settings) -> dict[tuple[str, str], Operation]:
         JSON: _json("DubObject")[JSON],
         EVENTS: _events(DUB_EVENTS_ABOUT, "DubProgressEvent", "DubDeltaEvent", "DubDoneEvent", "DubErrorEvent"),
     }
-    dub_form = request_form(DubRequest, dub_request.TEXT_FIELDS, {"cues": "an SRT or WebVTT file, or its text"})
+    dub_form = request_form(DubRequest, {"cues": "an SRT or WebVTT file, or its text"})
     voices, voice, sample = voices_api.PATH, voices_api.PATH_OF_ONE, voices_api.PATH_OF_SAMPLE
     return {
         ("POST", "/v1/audio/speech"): Operation(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from typing_extensions import is_typeddict
 
@@ -14,6 +14,7 @@ from deployments.body import JSON
 from deployments.dub_request import DubRequest
 from deployments.settings import Settings
 from deployments.speech_request import LONGEST_TRANSCRIPT_CHARACTERS, SpeechRequest
+from deployments.spoken_request import SpokenRequest
 from deployments.voice_request import KIND, LONGEST_CONSENT_CHARACTERS
 from voice_core.text import BCP_47
 from voice_core.voices.store import LONGEST_NAME_CHARACTERS
@@ -39,18 +40,25 @@ def schemas(settings: Settings) -> dict[str, Schema]:
     }
 
 
-def _request(model: type[BaseModel]) -> Schema:
+def _request(model: type[SpokenRequest]) -> Schema:
     """Return a request's own schema, and that null stands for what is not given."""
-    schema = _without_titles(model.model_json_schema())
+    schema = _schema(model)
     for name, of_field in schema["properties"].items():
         if name not in schema["required"]:
             schema["properties"][name] = _or_null(of_field)
     return schema
 
 
-def request_form(model: type[BaseModel], texts: Collection[str], files: Mapping[str, str]) -> Schema:
+def _schema(model: type[SpokenRequest]) -> Schema:
+    schema = _without_titles(model.model_json_schema())
+    schema["properties"] = {name: schema["properties"][name] for name in model.field_names()}
+    return schema
+
+
+def request_form(model: type[SpokenRequest], files: Mapping[str, str]) -> Schema:
     """Return the fields of a request as a form has them: some are files, and what isn't text is written as in JSON."""
-    whole = _without_titles(model.model_json_schema())
+    whole = _schema(model)
+    as_they_are = {*model.TEXT_FIELDS, *files}
     properties = {name: _not_null(of_field) for name, of_field in whole["properties"].items()}
     properties["voice"] = _not_null(properties["voice"]["anyOf"][0] | {"description": "a voice's name or id"})
     properties |= {name: FILE | {"description": about} for name, about in files.items()}
@@ -61,7 +69,7 @@ def request_form(model: type[BaseModel], texts: Collection[str], files: Mapping[
             "required": whole["required"],
             "additionalProperties": False,
         },
-        "encoding": {name: {"contentType": JSON} for name in properties if name not in texts and name not in files},
+        "encoding": {name: {"contentType": JSON} for name in properties if name not in as_they_are},
     }
 
 

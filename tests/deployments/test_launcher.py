@@ -67,7 +67,7 @@ def test_the_curl_command_of_the_ready_message_is_a_right_request() -> None:
     assert command[:2] == ["curl", "http://127.0.0.1:8000/v1/audio/speech"]
     body = command[command.index("-d") + 1]
     assert json.loads(body)["response_format"] == "wav"
-    SpeechRequest.from_json(body.encode(), longest_text_characters=100)
+    SpeechRequest.from_json(body.encode())
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ LEAST = {"model": "voice", "voice": "default", "input": "Hello."}
 
 
 def read(**fields: Any) -> SpeechRequest:
-    return SpeechRequest.from_json(json.dumps(LEAST | fields).encode(), longest_text_characters=20)
+    return SpeechRequest.from_json(json.dumps(LEAST | fields).encode())
 
 
 def refused(body: bytes) -> RequestError:
     with pytest.raises(RequestError) as refusal:
-        SpeechRequest.from_json(body, longest_text_characters=20)
+        SpeechRequest.from_json(body)
     return refusal.value
 
 
@@ -89,7 +89,7 @@ def test_a_recording_and_a_voice_contradict_each_other() -> None:
 def test_a_form_says_the_same_as_json() -> None:
     texts = LEAST | {"seconds": "3", "segment": "false", "temperature": "0.5", "reference_text": "1"}
     form = Form(texts, {"reference_audio": b"RIFF"})
-    wanted = SpeechRequest.from_form(form, longest_text_characters=20)
+    wanted = SpeechRequest.from_form(form)
     fields = {"seconds": 3, "segment": False, "temperature": 0.5}
     assert wanted == read(**fields, reference_text="1", reference_audio="UklGRg==")
 
@@ -107,8 +107,14 @@ def test_a_form_says_the_same_as_json() -> None:
 def test_a_wrong_form_is_refused_by_field(texts: dict[str, str], files: dict[str, bytes], field: str) -> None:
     given = {name: text for name, text in LEAST.items() if name not in files}
     with pytest.raises(RequestError) as refusal:
-        SpeechRequest.from_form(Form(given | texts, files), longest_text_characters=20)
+        SpeechRequest.from_form(Form(given | texts, files))
     assert refusal.value.field == field
+
+
+def test_a_text_that_is_too_long_is_refused() -> None:
+    read(input="x" * 20).check_length(20)
+    with pytest.raises(RequestError, match=r"input.*21 characters, at most 20"):
+        read(input="x" * 21).check_length(20)
 
 
 def test_null_means_not_given() -> None:
@@ -137,7 +143,6 @@ def test_a_required_field_is_asked_for_by_name(name: str, absent: dict[str, None
         ("unknown", None),
         ("model", ""),
         ("input", 5),
-        ("input", "x" * 21),
         ("input", "\ud800"),
         ("voice", ""),
         ("voice", "x" * 257),
