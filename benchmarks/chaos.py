@@ -18,7 +18,6 @@ import os
 import random
 import re
 import signal
-import socket
 import statistics
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from benchmarks.processes import tree
 from benchmarks.reporting import report, table
+from benchmarks.running import free_port
 from benchmarks.serving import request_bodies
 
 NODES = 3
@@ -198,9 +198,7 @@ def _cluster() -> Any:
 @contextlib.contextmanager
 def _service(voices: str) -> Any:
     """The application as serve_config.yaml would deploy it, on this cluster."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     at_head = {"ray_actor_options": {"num_cpus": 0.2, "resources": HOUSE}}
     deployments = [
         {"name": "Ingress", "num_replicas": 2, **at_head},

@@ -334,7 +334,7 @@ async def attack(target: Service, options: argparse.Namespace) -> tuple[Findings
                 print(f"input {number} ({one.kind}): {status}", file=sys.stderr, flush=True)
             sent += 1
             if sent % max(1, options.inputs // MEMORY_SAMPLES) == 0:
-                memory.append(sum(memory_mb(target.pid).values()))
+                memory.append(sum(memory_mb(target.process.pid).values()))
                 print(f"{sent} sent, {memory[-1]:.0f} MB", file=sys.stderr, flush=True)
 
     await asyncio.gather(*[sender() for _ in range(AT_ONCE)])
@@ -357,13 +357,13 @@ def main() -> int:
     limits = ("--longest-upload-seconds", str(UPLOAD_SECONDS), "--largest-upload-bytes", str(LARGEST_UPLOAD_BYTES))
     body = ("--largest-body-bytes", str(LARGEST_UPLOAD_BYTES), "--longest-speech-seconds", "60")
     cache = ("--segment-cache", "off")  # what it takes is bounded, and would look like a leak until it is full
-    with service(options, *limits, *body, *cache) as target:
+    with service(*limits, *body, *cache, port=options.port) as target:
         begun = time.monotonic()
         findings, memory = asyncio.run(attack(target, options))
         seconds = time.monotonic() - begun
         time.sleep(UPLOAD_SECONDS)
         speaks = asyncio.run(still_speaks(target))
-        held = memory_mb(target.pid)
+        held = memory_mb(target.process.pid)
     warm = memory[int(WARM_SHARE * len(memory))] if memory else 0
     grown_mb = (memory[-1] if memory else 0) - warm
     summary = {

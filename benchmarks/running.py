@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -12,8 +11,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-START_SECONDS = 180.0
+START_SECONDS = 300.0
+DRAIN_SECONDS = 180.0
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Service:
 
     host: str
     port: int
-    pid: int
+    process: subprocess.Popen[str]
 
     @property
     def url(self) -> str:
@@ -30,13 +32,13 @@ class Service:
 
 
 @contextmanager
-def service(options: argparse.Namespace, *settings: str) -> Iterator[Service]:
-    """Start a service with the embedded voice, and end it afterwards."""
-    port = options.port or free_port()
+def service(*settings: str, port: int = 0) -> Iterator[Service]:
+    """Start a service with the embedded voice, at that port or at any, and let it end in its own way afterwards."""
+    port = port or free_port()
     with tempfile.TemporaryDirectory() as voices:
         command = [sys.executable, "-m", "deployments", "--port", str(port), "--device", "cpu", "--voices", voices]
         command += ["--start-timeout", str(START_SECONDS), *settings]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ, cwd=REPOSITORY)
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -45,11 +47,11 @@ def service(options: argparse.Namespace, *settings: str) -> Iterator[Service]:
                     break
             else:
                 raise RuntimeError(f"the service ended with {process.wait()} before it was ready")
-            yield Service("127.0.0.1", port, process.pid)
+            yield Service("127.0.0.1", port, process)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                process.communicate(timeout=60)
+                process.communicate(timeout=DRAIN_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
 

@@ -14,12 +14,8 @@ import itertools
 import os
 import random
 import re
-import signal
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -35,9 +31,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from benchmarks.processes import Holdings, tree
 from benchmarks.reporting import report, table
+from benchmarks.running import service
 from benchmarks.serving import request_bodies
 
-START_SECONDS = 300.0
 CACHE_BYTES = 20_000_000
 LOOK_SECONDS = 5.0
 CALLERS = 6  # of the closed loop that tells what the server bears
@@ -60,19 +56,14 @@ class Log:
 async def main() -> None:
     options = _options()
     seconds = 60.0 if options.quick else options.minutes * 60
-    with tempfile.TemporaryDirectory() as voices:
-        server, url = start_server(voices)
-        try:
-            async with httpx.AsyncClient(
-                base_url=url, timeout=120, limits=httpx.Limits(max_connections=None)
-            ) as client:
-                rate = SHARE * await closed_loop_rate(client, 10.0 if options.quick else 30.0)
-                log = await soak(client, server.pid, rate, seconds)
-                last = await client.post("/v1/audio/speech", json=next(request_bodies()))
-                last.raise_for_status()
-        finally:
-            server.send_signal(signal.SIGTERM)
-            exit_code = server.wait(timeout=180)
+    # so small that it is full before the half that is looked at
+    with service("--segment-cache-bytes", str(CACHE_BYTES)) as target:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=target.url, timeout=120, limits=limits) as client:
+            rate = SHARE * await closed_loop_rate(client, 10.0 if options.quick else 30.0)
+            log = await soak(client, target.process.pid, rate, seconds)
+            last = await client.post("/v1/audio/speech", json=next(request_bodies()))
+            last.raise_for_status()
     rows, growth = memory_table(log)
     early, late = (_median(part) for part in _parts(log.latencies, seconds))
     summary = {
@@ -84,28 +75,9 @@ async def main() -> None:
         "median_seconds_second_quarter": round(early, 3),
         "median_seconds_last_quarter": round(late, 3),
         "most_in_flight": log.most_in_flight,
-        "exit_code": exit_code,
+        "exit_code": target.process.returncode,
     }
     report("soak", "The server under steady load", table(COLUMNS, rows), summary, keep=not options.quick)
-
-
-def start_server(voices: str) -> tuple[subprocess.Popen[str], str]:
-    """Start the server on a free port and wait until it is ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "deployments", "--port", str(port), "--voices", voices]
-    command += ["--segment-cache-bytes", str(CACHE_BYTES)]  # so that it is full before the half that is looked at
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[1])
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return server, url
-        except httpx.HTTPError:
-            time.sleep(0.5)
-    server.kill()
-    raise SystemExit("the server did not become ready")
 
 
 async def closed_loop_rate(client: httpx.AsyncClient, seconds: float) -> float:

@@ -137,7 +137,7 @@ class SpeechApi:
         priority = chosen_priority(current_visit().key, wanted.priority)
         wait = self._door.expected_wait_seconds(script.work_seconds, current_visit().key, priority)
         spoken = self._door.expected_seconds(script.work_seconds, script.rows)
-        return JSONResponse(estimated(wanted, script, facts, wait, wait + spoken))
+        return JSONResponse(estimated(script, facts, wait, wait + spoken))
 
     async def _script(self, wanted: SpeechRequest) -> tuple[Script, ModelFacts]:
         facts = await self._house.facts()

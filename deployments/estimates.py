@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from deployments.script import Script
 from deployments.shapes import Quote
-from deployments.speech_request import SpeechRequest
 from voice_core.speech import ModelFacts
 
 
-def estimated(
-    wanted: SpeechRequest, script: Script, facts: ModelFacts, wait_seconds: float, whole_seconds: float
-) -> Quote:
+def estimated(script: Script, facts: ModelFacts, wait_seconds: float, whole_seconds: float) -> Quote:
     """Return the quote: how long until the first row is begun, and until the last one is done."""
     return {
         "segments": [

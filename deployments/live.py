@@ -15,7 +15,7 @@ from deployments.door import Door, Work
 from deployments.errors import ApiError, api_error
 from deployments.house import House
 from deployments.ignored import ignored_by_model
-from deployments.script import Script, check_work
+from deployments.script import Script
 from deployments.settings import Settings
 from deployments.speaking import Speaker, Utterance, came, work_seconds
 from deployments.speech_request import SpeechRequest
@@ -41,7 +41,7 @@ class LiveApi:
     """Serves sessions, one a connection."""
 
     def __init__(self, settings: Settings, door: Door, house: House, speaker: Speaker, script: WriteScript) -> None:
-        """`script` plans the speech of one piece of text."""
+        """`script` plans the speech of one piece of text, and refuses one of too much work."""
         self._settings = settings
         self._door = door
         self._house = house
@@ -67,12 +67,11 @@ class LiveApi:
         session = Session(websocket, wanted, facts, self)
         await session.run()
 
-    async def plan(self, wanted: SpeechRequest, seed: int, text: str, first_index: int) -> tuple[list[Segment], Script]:
+    async def plan(self, wanted: SpeechRequest, seed: int, text: str, first_index: int) -> list[Segment]:
         """Return the segments of the next piece of text, numbered on."""
         piece = wanted.model_copy(update={"input": text, "seed": seed})
         script, _ = await self._script(piece)
-        check_work(piece, script, self._settings.longest_speech_seconds)
-        return [replace(segment, index=first_index + segment.index) for segment in script.segments], script
+        return [replace(segment, index=first_index + segment.index) for segment in script.segments]
 
     def begin(self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore) -> Utterances:
         """Have a segment spoken as soon as it has its turn. ApiError if there is no room for it."""
@@ -177,7 +176,7 @@ class Session:
         text, self._text = self._text[:length_characters], self._text[length_characters:]
         if not text.strip():
             return
-        segments, _ = await self._api.plan(self._wanted, self._seed, text, self._segments)
+        segments = await self._api.plan(self._wanted, self._seed, text, self._segments)
         for segment in segments:
             utterances = self._api.begin(segment, self._wanted, self._facts, self._turns)
             self._under_way.add(utterances)

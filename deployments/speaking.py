@@ -92,15 +92,11 @@ class Speaker:
         utterances = []
         for start in range(0, len(spoken), wishes.best_of):
             group = spoken[start : start + wishes.best_of]
-            judged = [
+            tried = [
                 Utterance(segment, speech, attempt + 1, cached, find_faults(segment, speech, wishes))
                 for speech, cached in group
             ]
-            best = min(judged, key=lambda utterance: (bool(utterance.faults), judge(utterance.speech).score))
-            if wishes.best_of > 1:
-                candidates = tuple(Candidate(speech.seed, judge(speech)) for speech, _ in group)
-                best = replace(best, candidates=candidates)
-            utterances.append(best)
+            utterances.append(tried[0] if wishes.best_of == 1 else _best(tried))
         return utterances
 
     async def _spoken(
@@ -131,6 +127,13 @@ class Speaker:
         for speech in speeches:
             metrics.count("voice_segments_total", finish_reason=str(speech.finish_reason))
         return speeches
+
+
+def _best(tried: Sequence[Utterance]) -> Utterance:
+    """Return the one of the best score, of those without faults if there are any."""
+    candidates = tuple(Candidate(utterance.speech.seed, judge(utterance.speech)) for utterance in tried)
+    best, _ = min(zip(tried, candidates, strict=True), key=lambda pair: (bool(pair[0].faults), pair[1].judgement.score))
+    return replace(best, candidates=candidates)
 
 
 def work_seconds(segment: Segment) -> float:

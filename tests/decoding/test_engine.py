@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.decoding.arrivals import check_random_arrivals
 from tests.decoding.test_decoder import decoder_of, different_rows
 from tests.toy import toy_network
 from voice_core.decoding.decoder import BatchDecoder
@@ -70,23 +71,9 @@ def test_random_arrivals_and_cancellations_change_nothing_for_the_others() -> No
     network = toy_network()
     rows = different_rows(network.config, 24)
     expected = decoder_of(network).speak(rows)
-    rng = random.Random(3)
-    for _ in range(4):
+    for seed in range(4):
         engine = Engine(decoder_of(network, max_rows=6))
-        handles: dict[int, RowHandle] = {}
-        left = rng.sample(range(24), 24)
-        while left:
-            group = [left.pop() for _ in range(min(len(left), rng.randrange(1, 6)))]
-            handles.update(zip(group, engine.submit([rows[i] for i in group], request=str(len(left))), strict=True))
-            if rng.random() < 0.3:
-                handles[rng.choice(list(handles))].cancel()
-            time.sleep(rng.random() * 0.02)
-        for index, handle in handles.items():
-            spoken = handle.future.result(30)
-            if spoken.finish_reason is FinishReason.CANCELLED:
-                assert spoken.ids == expected[index].ids[: len(spoken.ids)]
-            else:
-                assert spoken == expected[index]
+        check_random_arrivals(engine, rows, expected, seed)
         engine.close()
 
 

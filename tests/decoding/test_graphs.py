@@ -1,11 +1,10 @@
 import logging
-import random
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.decoding.arrivals import check_random_arrivals
 from tests.decoding.recorder import HostAsked, Kernels, record
 from tests.decoding.test_decoder import cases, different_rows, network_of, rows_of
 from tests.toy import toy_config, toy_network
@@ -15,7 +14,7 @@ from voice_core.decoding.graphs import Computation, Shape, shapes_up_to
 from voice_core.decoding.rows import Row
 from voice_core.model.config import parse_config
 from voice_core.model.network import Network
-from voice_core.speech import FinishReason, Sampling
+from voice_core.speech import Sampling
 
 
 def recorded_decoder(
@@ -75,23 +74,9 @@ def test_played_back_rows_may_come_and_be_called_off_at_any_time() -> None:
     network = toy_network()
     rows = different_rows(network.config, 24)
     expected = plain_decoder(network).speak(rows)
-    rng = random.Random(3)
-    for _ in range(3):
+    for seed in range(3):
         engine = Engine(recorded_decoder(network, max_rows=6))
-        left = rng.sample(range(24), 24)
-        handles = {}
-        while left:
-            group = [left.pop() for _ in range(min(len(left), rng.randrange(1, 6)))]
-            handles.update(zip(group, engine.submit([rows[i] for i in group], request=str(len(left))), strict=True))
-            if rng.random() < 0.3:
-                handles[rng.choice(list(handles))].cancel()
-            time.sleep(rng.random() * 0.02)
-        for index, handle in handles.items():
-            spoken = handle.future.result(30)
-            if spoken.finish_reason is FinishReason.CANCELLED:
-                assert spoken.ids == expected[index].ids[: len(spoken.ids)]
-            else:
-                assert spoken == expected[index]
+        check_random_arrivals(engine, rows, expected, seed)
         engine.close()
 
 
