@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -138,13 +139,14 @@ def _exit_code(serve_it: Callable[[], None]) -> int:
 def _serve_until_asked(
     application: str, address: Address, start_timeout_seconds: float, change: Callable[[], None] | None = None
 ) -> None:
+    asked: SimpleQueue[None] = SimpleQueue()  # a signal that comes while nobody waits is kept
     if change is not None:
-        signal.signal(signal.SIGUSR1, lambda _number, _frame: None)  # it only ends the pause
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: asked.put(None))
     _wait_until_ready(application, address, start_timeout_seconds)
     _say(ready_message(address))
     try:
         while True:
-            signal.pause()  # those that ask us to stop raise StopAsked
+            asked.get()  # signals that ask us to stop raise StopAsked
             if change is not None:
                 change()
     finally:

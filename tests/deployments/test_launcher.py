@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from deployments import launcher
 from deployments.__main__ import main
 from deployments.launcher import Address, CannotStart, _answers, check_keys, check_model, check_port, ready_message
 from deployments.speech_request import SpeechRequest
@@ -48,6 +51,29 @@ def test_a_file_of_keys_that_cant_be_read_is_refused_before_ray_starts(tmp_path:
     check_keys(None)
     with pytest.raises(CannotStart, match="api_keys"):
         check_keys(str(tmp_path / "none"))
+
+
+def test_a_change_asked_for_while_nobody_waits_for_it_is_made_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one is that comes between the ready message and the wait, or while another change is being made."""
+    changes = 0
+
+    def change() -> None:
+        nonlocal changes
+        changes += 1
+        if changes == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return
+        raise launcher.StopAsked
+
+    monkeypatch.setattr(launcher, "_wait_until_ready", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr(launcher, "_drain", lambda _: None)
+    usual = signal.getsignal(signal.SIGUSR1)
+    try:
+        with pytest.raises(launcher.StopAsked):
+            launcher._serve_until_asked("voice", Address("127.0.0.1", 8000), 1, change)
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+    assert changes == 2
 
 
 def accept_and_hang_up(server: socket.socket) -> None:
