@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,18 +111,24 @@ class Clients:
         log.outcomes["right" if right else f"wrong {answer.status_code}"] += 1
 
 
-async def main() -> None:
+def main() -> None:
     options = _options()
     seconds = 60.0 if options.quick else options.minutes * 60
-    with tempfile.TemporaryDirectory() as voices, _cluster() as (cluster, nodes), _service(voices) as url:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, limits=limits) as client:
-            clients = Clients(client)
-            await clients.learn()
-            rate = SHARE * await clients.closed_loop_rate(10.0 if options.quick else 30.0)
-            quiet, disturbed = Log(), Log()
-            await load(clients, rate, seconds / 3, quiet)
-            await asyncio.gather(load(clients, rate, seconds, disturbed), _disturb(cluster, nodes, seconds, disturbed))
+    with (
+        tempfile.TemporaryDirectory() as voices,
+        _cluster() as (cluster, nodes),
+        _service(voices) as url,
+        asyncio.Runner() as clients_runner,
+        ThreadPoolExecutor(1) as clients_thread,  # Ray starts nodes in the main thread only
+    ):
+        client = httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, limits=httpx.Limits(max_connections=None))
+        clients, quiet, disturbed = Clients(client), Log(), Log()
+        before = _undisturbed(clients, 10.0 if options.quick else 30.0, seconds / 3, quiet)
+        rate = clients_thread.submit(clients_runner.run, before).result()
+        under_load = clients_thread.submit(clients_runner.run, load(clients, rate, seconds, disturbed))
+        _disturb(cluster, nodes, seconds, disturbed)
+        under_load.result()
+        clients_thread.submit(clients_runner.run, client.aclose()).result()
     rows = [_row("undisturbed", quiet), _row("disturbed", disturbed)]
     answered = disturbed.outcomes["right"] == sum(disturbed.outcomes.values())
     summary = {
@@ -139,6 +146,14 @@ async def main() -> None:
     report("chaos", "A cluster whose parts die", table(columns, rows), summary, keep=not options.quick)
 
 
+async def _undisturbed(clients: Clients, rate_seconds: float, load_seconds: float, log: Log) -> float:
+    """Learn all answers, and return the rate of the load, which comes for a while first."""
+    await clients.learn()
+    rate = SHARE * await clients.closed_loop_rate(rate_seconds)
+    await load(clients, rate, load_seconds, log)
+    return rate
+
+
 async def load(clients: Clients, requests_per_second: float, seconds: float, log: Log) -> None:
     """Send requests at Poisson times whatever comes back, and wait for all answers."""
     rng, start, tasks = random.Random(1), time.perf_counter(), []
@@ -150,14 +165,14 @@ async def load(clients: Clients, requests_per_second: float, seconds: float, log
     await asyncio.gather(*tasks)
 
 
-async def _disturb(cluster: Cluster, nodes: list[Any], seconds: float, log: Log) -> None:
+def _disturb(cluster: Cluster, nodes: list[Any], seconds: float, log: Log) -> None:
     """Kill synthesizers, take a node away and bring another."""
     rng, start = random.Random(2), time.perf_counter()
     plan = [(moment, _kill) for moment in _every(KILL_SECONDS, seconds)]
     plan += [(seconds / 3, _remove_node), (2 * seconds / 3, _add_node)]
     for moment, act in sorted(plan, key=lambda one: one[0]):
-        await asyncio.sleep(max(0.0, start + moment - time.perf_counter()))
-        await asyncio.to_thread(act, cluster, nodes, rng, log)
+        time.sleep(max(0.0, start + moment - time.perf_counter()))
+        act(cluster, nodes, rng, log)
 
 
 def _kill(_cluster: Cluster, _nodes: list[Any], rng: random.Random, log: Log) -> None:
@@ -249,4 +264,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()
