@@ -2,7 +2,8 @@
 
 Each asks for a text that takes a while, whole or streamed, and leaves at a moment of its own: while it sends, while it
 waits, in mid-stream. First one after the other, so that for each it can be told how long its rows stay in the decoder;
-then all at once. Afterwards nothing may be left of them: rows, slots, memory, threads, files; and the server speaks.
+then all at once, several times. Nothing may be left of them: rows, slots, requests, files, tasks; and the server
+speaks. Pools of threads fill at first, and each thread's memory with them: what leaks grows from each time to the next.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import asyncio
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +31,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray import serve
 
-from benchmarks.processes import Holdings, tree
+from benchmarks.processes import tree
 from benchmarks.reporting import report, table
 from benchmarks.running import free_port
 from deployments.app import build
@@ -44,8 +47,11 @@ LOOK_SECONDS = 0.005
 SURE_SECONDS = 0.1
 PATIENCE_SECONDS = 20.0
 WARM_UP_CLIENTS = 20
-GROWTH_MB = 40.0  # of all processes together; the first clients pay for what is made once
-GROWTH_FILES, GROWTH_THREADS = 10, 10
+ROUNDS = 4  # of all at once
+SETTLE_SECONDS = 12.0  # after which Ray has told how many tasks there are: it does so twice in that time
+GROWTH_MB, GROWTH = 10.0, 10  # of all processes together, and of files, threads or tasks, over the last two rounds
+SERVICE = re.compile(r"ray::(?:ServeReplica:\w+:)?(ProxyActor|Ingress|Composer|Synthesizer|VoiceEncoder)")
+TASKS = re.compile(r"(?m)^ray_serve_event_loop_tasks\{.*\} (\S+)$")
 
 
 async def main() -> int:
@@ -56,35 +62,38 @@ async def main() -> int:
             for _ in range(WARM_UP_CLIENTS):
                 await hang_up(url, rng)  # what is made once is made
             await until_gone()
-            before = service_holdings()
+            held = {"before": await holdings()}
             alone = []
             for number in range(options.clients):
                 await hang_up(url, rng)
                 alone.append(await until_gone())
                 if number % 20 == 19:
                     print(f"{number + 1} left, the slowest rows stayed {max(alone):.3f} s", file=sys.stderr, flush=True)
-            await asyncio.gather(*[hang_up(url, rng) for _ in range(options.clients)])
-            together = await until_gone()
-            await asyncio.sleep(2)
-            after = service_holdings()
+            held["one by one"] = await holdings()
+            together = []
+            for number in range(ROUNDS):
+                await asyncio.gather(*[hang_up(url, rng) for _ in range(options.clients)])
+                together.append(await until_gone())
+                held[f"all at once, {number + 1}"] = await holdings()
             status = (await client.get("/status", headers={"Accept": "application/json"})).json()
             body = request_body("Hello there.", None)
             speaks = (await client.post("/v1/audio/speech", json=body)).status_code == 200
-    grown = {name: after[name] - before[name] for name in after}
+    looks = list(held.values())
+    grown = {name: looks[-1][name] - looks[-3][name] for name in ("MB", "files", "threads", "tasks")}
     summary = {
         "clients": options.clients,
         "gone_seconds_max": round(max(alone), 3),
         "gone_seconds_p50": round(sorted(alone)[len(alone) // 2], 3),
         "gone_in_time": sum(seconds <= GONE_SECONDS for seconds in alone),
-        "gone_seconds_all_at_once": round(together, 3),
-        "grown": {name: round(value, 1) for name, value in grown.items()},
+        "gone_seconds_all_at_once": round(max(together), 3),
+        "grown_in_two_rounds": {name: round(value, 1) for name, value in grown.items()},
         "requests_left_inside": status["this_ingress"]["requests_in_flight"],
         "still_speaks": speaks,
         "seed": options.seed,
     }
-    rows = [[name, before[name], after[name]] for name in after]
-    report("hangups", "Clients that hang up", table(["held", "before", "after"], rows), summary, keep=not options.quick)
-    small = grown["MB"] < GROWTH_MB and grown["files"] < GROWTH_FILES and grown["threads"] < GROWTH_THREADS
+    rows = [[name, *(look[name] for look in looks)] for name in looks[-1]]
+    report("hangups", "Clients that hang up", table(["held", *held], rows), summary, keep=not options.quick)
+    small = grown.pop("MB") < GROWTH_MB and max(grown.values()) < GROWTH
     return 0 if speaks and small and max(alone) <= GONE_SECONDS else 1
 
 
@@ -155,16 +164,25 @@ async def until_gone() -> float:
     return PATIENCE_SECONDS
 
 
-def service_holdings() -> dict[str, float]:
-    """Return what the service's processes hold together."""
-    held: list[Holdings] = [
-        one for one in tree(os.getpid()) if one.name.startswith(("ray::ServeReplica", "ray::Proxy"))
-    ]
-    return {
-        "MB": sum(one.memory_mb for one in held),
-        "files": sum(one.files for one in held),
-        "threads": sum(one.threads for one in held),
-    }
+async def holdings() -> Counter[str]:
+    """Return what the service's processes hold together, and how many MB each kind of them; zero for none."""
+    await asyncio.sleep(SETTLE_SECONDS)
+    held: Counter[str] = Counter()
+    for process in tree(os.getpid()):
+        if kind := SERVICE.match(process.name):
+            held["MB"] += round(process.memory_mb)
+            held["files"] += process.files
+            held["threads"] += process.threads
+            held[f"MB: {kind[1]}"] += round(process.memory_mb)
+    held["tasks"] = await asyncio.to_thread(_tasks)
+    return held
+
+
+def _tasks() -> int:
+    """Return how many tasks all event loops of replicas and proxies have."""
+    (node,) = ray.nodes()
+    agent = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    return round(sum(map(float, TASKS.findall(httpx.get(agent, timeout=10).text))))
 
 
 def _options() -> argparse.Namespace:
