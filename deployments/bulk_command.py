@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import queue
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
+from deployments.bulk_manifest import DONE_FILE, ENDINGS, ERRORS_FILE, BadLine, Job, LineError, read_manifest
 from deployments.client import Patience, Server, ServerError, add_server_options
-from deployments.dub_command import FORMATS, INTERRUPTED_EXIT_CODE, CommandError, replaced
+from deployments.dub_command import INTERRUPTED_EXIT_CODE, CommandError, replaced
 from deployments.progress import Progress
 from voice_core.speech import DEFAULT_VOICE
 
 PATH = "/v1/audio/speech"
-DONE_FILE, ERRORS_FILE = ".done.jsonl", "errors.jsonl"
 CONCURRENCY = 16
-ENDINGS = {"wav_float32": "wav"} | {name: ending[1:] for ending, name in FORMATS.items() if ending != ".ogg"}
-OWN_FIELDS = ("id", "output")  # of a line; the others are the request's
-NOT_ONE_FILE = ("stream_format", "captions", "manifest", "n")
-
-
-class LineError(Exception):
-    """What is wrong with a line of the manifest, or with what the server made of it."""
-
-    def __init__(self, message: str, error: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.error = error or {"message": message}
-
-
-@dataclass(frozen=True)
-class Job:
-    """A line of the manifest: what is asked of the server, and the file that it becomes."""
-
-    line: int  # from 1
-    id: str
-    request: dict[str, Any]
-    output: str  # in the folder
-
-    @property
-    def key(self) -> str:
-        """Equal for lines that ask for the same, however they are written."""
-        return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass
@@ -62,8 +35,8 @@ class Tally:
     def done(self) -> int:
         return self.kept + self.spoken + len(self.errors)
 
-    def fail(self, line: int, line_id: str | None, error: LineError) -> None:
-        self.errors.append({"line": line, "id": line_id, "error": error.error})
+    def fail(self, bad: BadLine) -> None:
+        self.errors.append({"line": bad.line, "id": bad.id, "error": bad.error.error})
 
 
 class DoneList:
@@ -123,15 +96,17 @@ def bulk(options: argparse.Namespace, progress: Progress) -> Tally:
     for part in options.output.rglob(".*.part"):  # of a run that was killed
         part.unlink(missing_ok=True)
     (options.output / ERRORS_FILE).unlink(missing_ok=True)
-    lines = _lines(options.manifest)
+    lines = read_manifest(options.manifest, options.voice, options.format)
     tally, done = Tally(len(lines)), DoneList(options.output)
     jobs = []
     try:
-        for job in _jobs(lines, options, tally):
-            if done.has(job):
+        for line in lines:
+            if isinstance(line, BadLine):
+                tally.fail(line)
+            elif done.has(line):
                 tally.kept += 1
             else:
-                jobs.append(job)
+                jobs.append(line)
         progress.start(tally.done)
         if options.ray_data:
             from deployments.bulk_ray import speak_all
@@ -139,7 +114,7 @@ def bulk(options: argparse.Namespace, progress: Progress) -> Tally:
             speak_all = _speak_all
         for job, outcome in speak_all(jobs, options):
             if isinstance(outcome, LineError):
-                tally.fail(job.line, job.id, outcome)
+                tally.fail(BadLine(job.line, job.id, outcome))
             else:
                 _keep(options.output / job.output, outcome)
                 done.add(job, len(outcome))
@@ -157,67 +132,6 @@ def _keep(file: Path, audio: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with replaced(file) as part:
         part.write(audio)
-
-
-def _lines(manifest: str) -> list[tuple[int, str]]:
-    """Return the lines that hold something, with their numbers."""
-    content = sys.stdin.buffer.read() if manifest == "-" else Path(manifest).read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CommandError(f"{manifest}: is not UTF-8 (byte {error.start})") from error
-    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def _jobs(lines: list[tuple[int, str]], options: argparse.Namespace, tally: Tally) -> Iterator[Job]:
-    """Read every line before anything is spoken; those that are wrong are counted as errors."""
-    outputs: dict[str, int] = {}
-    for number, line in lines:
-        row: Any = None
-        try:
-            row = _row(line)
-            job = _job(number, row, options)
-            if job.output in outputs:
-                raise LineError(f"output: {job.output!r} is that of line {outputs[job.output]} too")
-            outputs[job.output] = number
-            yield job
-        except LineError as error:
-            tally.fail(number, str(row["id"]) if isinstance(row, dict) and "id" in row else None, error)
-
-
-def _row(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise LineError(f"is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise LineError("must be a JSON object")
-    return row
-
-
-def _job(number: int, row: dict[str, Any], options: argparse.Namespace) -> Job:
-    for name in NOT_ONE_FILE:
-        if row.get(name) not in (None, False, 1):
-            raise LineError(
-                f"{name}: a line is one file here; write a line for each sample, ask the server for the rest"
-            )
-    request = {name: value for name, value in row.items() if name not in OWN_FIELDS and value is not None}
-    request = {"model": "voice", "voice": options.voice, **request}
-    output = row.get("output")
-    if output is not None and not isinstance(output, str):
-        raise LineError("output: must be the name of a file")
-    if "response_format" not in request:
-        named = FORMATS.get(PurePosixPath(output).suffix.lower()) if output else None
-        request["response_format"] = named or options.format
-    line_id = str(row.get("id", f"{number:06}"))
-    ending = ENDINGS.get(str(request["response_format"]), str(request["response_format"]))
-    name = output or f"{line_id}.{ending}"
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or path.name.startswith(".") or name.endswith("/") or "\0" in name:
-        raise LineError(f"{'output' if output else 'id'}: {name!r} is no file name inside the folder")
-    if path == PurePosixPath(ERRORS_FILE):
-        raise LineError(f"output: {name!r} is where errors are written")
-    return Job(number, line_id, request, str(path))
 
 
 def _speak_all(jobs: list[Job], options: argparse.Namespace) -> Iterator[tuple[Job, bytes | LineError]]:
@@ -259,7 +173,7 @@ def _spoken(server: Server, job: Job, patience_seconds: float) -> bytes:
     while True:
         try:
             with server.post(PATH, job.request) as answer:
-                return _whole(answer)
+                return answer.read()
         except ServerError as error:
             if error.status is None:
                 raise
@@ -269,10 +183,6 @@ def _spoken(server: Server, job: Job, patience_seconds: float) -> bytes:
                 patience.wait(error)
             except ServerError:
                 raise LineError(f"the server was busy for too long: {error}", error.error) from error
-
-
-def _whole(answer: IO[bytes]) -> bytes:
-    return answer.read()
 
 
 def parser() -> argparse.ArgumentParser:

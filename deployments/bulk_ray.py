@@ -14,7 +14,7 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deployments.bulk_command import Job, LineError
+from deployments.bulk_manifest import Job, LineError
 from deployments.dub_command import CommandError
 
 if TYPE_CHECKING:  # torch and Ray come with them, and only an actor may pay for that

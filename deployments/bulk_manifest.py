@@ -1,0 +1,115 @@
+"""The manifest of `python -m deployments bulk`: a JSON object on every line, each a request and the file it becomes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from deployments.dub_command import FORMATS, CommandError
+
+DONE_FILE, ERRORS_FILE = ".done.jsonl", "errors.jsonl"
+ENDINGS = {"wav_float32": "wav"} | {name: ending[1:] for ending, name in FORMATS.items() if ending != ".ogg"}
+OWN_FIELDS = ("id", "output")  # of a line; the others are the request's
+NOT_ONE_FILE = ("stream_format", "captions", "manifest", "n")
+
+
+class LineError(Exception):
+    """What is wrong with a line of the manifest, or with what the server made of it."""
+
+    def __init__(self, message: str, error: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.error = error or {"message": message}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A line of the manifest: what is asked of the server, and the file that it becomes."""
+
+    line: int  # from 1
+    id: str
+    request: dict[str, Any]
+    output: str  # in the folder
+
+    @property
+    def key(self) -> str:
+        """Equal for lines that ask for the same, however they are written."""
+        return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line of the manifest that is none."""
+
+    line: int  # from 1
+    id: str | None
+    error: LineError
+
+
+def read_manifest(manifest: str, voice: str, format_name: str) -> list[Job | BadLine]:
+    """Read every line that holds something; "-" is standard input. Raises CommandError for what is no text, OSError.
+
+    `voice` and `format_name` are those of lines that name none.
+    """
+    content = sys.stdin.buffer.read() if manifest == "-" else Path(manifest).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{manifest}: is not UTF-8 (byte {error.start})") from error
+    return list(_jobs(text, voice, format_name))
+
+
+def _jobs(text: str, voice: str, format_name: str) -> Iterator[Job | BadLine]:
+    outputs: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        row: Any = None
+        try:
+            row = _row(line)
+            job = _job(number, row, voice, format_name)
+            if job.output in outputs:
+                raise LineError(f"output: {job.output!r} is that of line {outputs[job.output]} too")
+            outputs[job.output] = number
+            yield job
+        except LineError as error:
+            yield BadLine(number, str(row["id"]) if isinstance(row, dict) and "id" in row else None, error)
+
+
+def _row(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise LineError(f"is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise LineError("must be a JSON object")
+    return row
+
+
+def _job(number: int, row: dict[str, Any], voice: str, format_name: str) -> Job:
+    for name in NOT_ONE_FILE:
+        if row.get(name) not in (None, False, 1):
+            raise LineError(
+                f"{name}: a line is one file here; write a line for each sample, ask the server for the rest"
+            )
+    request = {name: value for name, value in row.items() if name not in OWN_FIELDS and value is not None}
+    request = {"model": "voice", "voice": voice, **request}
+    output = row.get("output")
+    if output is not None and not isinstance(output, str):
+        raise LineError("output: must be the name of a file")
+    if "response_format" not in request:
+        named = FORMATS.get(PurePosixPath(output).suffix.lower()) if output else None
+        request["response_format"] = named or format_name
+    line_id = str(row.get("id", f"{number:06}"))
+    ending = ENDINGS.get(str(request["response_format"]), str(request["response_format"]))
+    name = output or f"{line_id}.{ending}"
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.name.startswith(".") or name.endswith("/") or "\0" in name:
+        raise LineError(f"{'output' if output else 'id'}: {name!r} is no file name inside the folder")
+    if path == PurePosixPath(ERRORS_FILE):
+        raise LineError(f"output: {name!r} is where errors are written")
+    return Job(number, line_id, request, str(path))
