@@ -92,7 +92,7 @@ def test_a_codec_that_does_not_know_the_models_codes_is_refused(tmp_path: Path) 
     file = tmp_path / "codec" / "config.json"
     codec = json.loads(file.read_text())
     file.write_text(json.dumps(codec | {"code_map": codec["code_map"][:100]}))
-    with pytest.raises(CheckpointError, match="knows 100 codes, it speaks 512"):
+    with pytest.raises(CheckpointError, match=f"knows 100 codes, it speaks {len(codec['code_map'])}"):
         Synthesizer.load(str(tmp_path), device="cpu")
 
 

@@ -10,6 +10,7 @@ from voice_core.codec.checkpoint import load_decoder
 from voice_core.codec.codec import Codec
 from voice_core.codec.config import CodecConfig
 from voice_core.errors import CheckpointError, SynthesisError
+from voice_core.model.config import read_config
 
 from .toy import TOY_16K, TOY_44K, save, toy_decoder
 
@@ -78,14 +79,14 @@ def test_the_trained_toy_codec_loads_and_is_heard(fixtures: Path) -> None:
 
 
 def test_the_embedded_codec_takes_the_speakers_codes() -> None:
-    codec = Codec.load(EMBEDDED)
-    assert (codec.sample_rate, codec.frames_per_second, codec.codebook_size) == (16000, 50, 512)
-    items = random_items(50, 40, codebook_size=512)
+    codec, codes = Codec.load(EMBEDDED), read_config(EMBEDDED.parent).audio_vocab_size
+    assert (codec.sample_rate, codec.frames_per_second, codec.codebook_size) == (16000, 50, codes)
+    items = random_items(50, 40, codebook_size=codes)
     for item, sound in zip(items, codec.decode_batch(items), strict=True):
         assert_close(sound, codec.decode_batch([item])[0])
         assert np.abs(sound).max() > 0.01
-    with pytest.raises(ValueError, match="code 512 of frame 0"):
-        codec.decode_batch([[512]])
+    with pytest.raises(ValueError, match=f"code {codes} of frame 0"):
+        codec.decode_batch([[codes]])
 
 
 def test_a_code_map_leads_to_the_codebook() -> None:
