@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from pydantic import ValidationError
 
 from deployments import traces
@@ -55,6 +60,43 @@ def test_off_is_nowhere_and_imports_nothing() -> None:
     program = "from deployments import traces; traces.set_up('off', 'x')\nwith traces.span('x'): pass\n"
     program += "import sys; sys.exit('opentelemetry.sdk.trace' in sys.modules or traces.traceparent() is not None)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[TracesData]]]:
+    """An address, and what is sent there."""
+    received: list[TracesData] = []
+
+    class Reader(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            received.append(TracesData.FromString(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Reader) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1/traces", received
+        server.shutdown()
+
+
+def test_a_collector_is_sent_the_spans_in_its_own_protocol(collector: tuple[str, list[TracesData]]) -> None:
+    url, received = collector
+    subprocess.run([sys.executable, "-c", PROGRAM, url, PARENT], check=True)
+    (resource,) = (resource for sent in received for resource in sent.resource_spans)
+    assert {"service.name": "voice-serve", "service.instance.id": "Ingress"}.items() <= {
+        attribute.key: attribute.value.string_value for attribute in resource.resource.attributes
+    }.items()
+    spans = {span.name: span for scope in resource.scope_spans for span in scope.spans}
+    assert set(spans) == {"request", "segment", "queue", "decode"}
+    assert {span.trace_id.hex() for span in spans.values()} == {"4bf92f3577b34da6a3ce929d0e0e4736"}
+    assert spans["segment"].parent_span_id == spans["request"].span_id
+    assert spans["decode"].end_time_unix_nano == 3_500_000_000
 
 
 def test_a_collector_needs_the_exporter_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
