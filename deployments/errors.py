@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import dataclass, field
 
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -99,7 +99,13 @@ def api_error(request: HTTPConnection, error: Exception) -> ApiError:
             return ApiError(cause.status_code, message, code=code, headers=dict(cause.headers or {}))
         case BackPressureError():
             return overloaded("too many requests are waiting")
-        case RayActorError() | DeploymentUnavailableError() | ReplicaUnavailableError() | TimeoutError():
+        case (
+            RayActorError()
+            | ObjectLostError()
+            | DeploymentUnavailableError()
+            | ReplicaUnavailableError()
+            | TimeoutError()
+        ):
             logger.warning("No replica could answer: %s", error)
             return not_ready("no replica could take the request")
         case SynthesisError() if cause.may_succeed_later:

@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol, TypeVar
 
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from deployments import metrics
+from voice_core.errors import SynthesisError
 
 MOST_RETRIES = 2  # of one call; a call that meets three dying replicas is a cluster in trouble
 
@@ -37,15 +38,20 @@ async def ask(call: Callable[[], PendingReply[Reply]], *, timeout_seconds: float
 
 
 async def ask_again(call: Callable[[], PendingReply[Reply]]) -> Reply:
-    """Return the reply to a call that is made again if its replica dies.
+    """Return the reply to a call that is made again if its replica dies, or could do it only this time not.
 
     A segment carries its seeds, so a repeat on another replica gives the same speech.
     """
     for _ in range(MOST_RETRIES):
         try:
             return await ask(call)
-        except RayActorError:
+        except (RayActorError, ObjectLostError):  # a node may also die when a reply is ready and not yet fetched
             metrics.count("voice_segment_retries_total", reason="replica_died")
+        except (SynthesisError, RayTaskError) as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if not isinstance(cause, SynthesisError) or not cause.may_succeed_later:
+                raise
+            metrics.count("voice_segment_retries_total", reason="decoder_failed")
     return await ask(call)
 
 

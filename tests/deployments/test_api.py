@@ -17,7 +17,7 @@ import httpx
 import pytest
 import soundfile
 from fake_crew import FACTS, FakeCrew, Reply, spoken
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
 from starlette.types import Message
@@ -196,6 +196,7 @@ def test_a_wrong_address_gets_the_envelope_too(client: TestClient, method: str, 
     ("failure", "status", "code"),
     [
         (RayActorError(), 503, "not_ready"),
+        (ObjectLostError("id", None, ""), 503, "not_ready"),
         (BackPressureError(9, 8), 429, "overloaded"),
         (SynthesisError("no codes"), 500, "synthesis_failed"),
         (SynthesisError("out of memory", may_succeed_later=True), 503, "synthesis_failed"),

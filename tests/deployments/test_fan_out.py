@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from fake_crew import Reply
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from deployments.fan_out import ask, ask_each
+from voice_core.errors import SynthesisError
 
 
 def together() -> int:
@@ -99,9 +100,17 @@ def test_a_caller_who_leaves_cancels_all_calls() -> None:
     assert all(call.cancelled for call in calls)
 
 
+@pytest.mark.parametrize(
+    "death",
+    [
+        RayActorError(),
+        ObjectLostError("id", None, ""),  # the node died between the speech and its fetching
+        RayTaskError("speak", "traceback", SynthesisError("the decoder broke down", may_succeed_later=True)),
+    ],
+)
 @pytest.mark.parametrize(("deaths", "spoken"), [(0, True), (1, True), (2, True), (3, False)])
-def test_a_call_survives_the_death_of_two_replicas(deaths: int, spoken: bool) -> None:
-    outcomes = [Reply(RayActorError()) for _ in range(deaths)] + [Reply("speech")]
+def test_a_call_survives_the_death_of_two_replicas(deaths: int, spoken: bool, death: Exception) -> None:
+    outcomes = [Reply(death) for _ in range(deaths)] + [Reply("speech")]
     asked = iter(outcomes)
 
     async def scenario() -> list[Any]:
@@ -110,8 +119,18 @@ def test_a_call_survives_the_death_of_two_replicas(deaths: int, spoken: bool) ->
     if spoken:
         assert asyncio.run(scenario()) == ["speech"]
     else:
-        with pytest.raises(RayActorError):
+        with pytest.raises(type(death)):
             asyncio.run(scenario())
+
+
+def test_what_fails_for_good_is_asked_once() -> None:
+    outcomes = iter([Reply(RayTaskError("speak", "traceback", SynthesisError("no codes"))), Reply("speech")])
+
+    async def scenario() -> None:
+        await ask_each(lambda _: next(outcomes), ["text"], together)
+
+    with pytest.raises(RayTaskError):
+        asyncio.run(scenario())
 
 
 def test_a_call_that_takes_too_long_is_cancelled() -> None:

@@ -123,7 +123,7 @@ class Engine:
         """Put rows of any requests in the queue in one go, so that they can be admitted together."""
         with self._wake:
             if self._closing:
-                raise SynthesisError("the decoder is being shut down")
+                raise SynthesisError("the decoder is being shut down", may_succeed_later=True)
             self._waiting.extend(handles)
             self._wake.notify()
 
