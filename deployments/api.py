@@ -120,8 +120,8 @@ class SpeechApi:
         async with AsyncExitStack() as held:
             held.enter_context(self._door.let_in())
             wanted = await self._speech_request(request)
-            script, facts = await self._script(wanted)
             current_visit().end_after(wanted.timeout_seconds)
+            script, facts = await self._script(wanted)
             work = held.enter_context(self._door.take_on(script.work_seconds, script.rows, wanted.priority))
             spoken = self._spoken(wanted, script, facts, work)
             if wanted.stream_format is not None:
@@ -133,6 +133,7 @@ class SpeechApi:
         """Tell what a request for speech would take; nothing is spoken."""
         with self._door.let_in():
             wanted = await self._speech_request(request)
+            current_visit().end_after(wanted.timeout_seconds)
             script, facts = await self._script(wanted)
         priority = chosen_priority(current_visit().key, wanted.priority)
         wait = self._door.expected_wait_seconds(script.work_seconds, current_visit().key, priority)
@@ -238,7 +239,7 @@ class SpeechApi:
 
     @asynccontextmanager
     async def _life(self, _app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._house.watch()), asyncio.create_task(self._tell_figures())]
+        tasks = [asyncio.create_task(self._house.watch(self._door.has_rows)), asyncio.create_task(self._tell_figures())]
         yield
         for task in tasks:
             task.cancel()

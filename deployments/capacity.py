@@ -22,6 +22,7 @@ class Capacity:
         self._clock = clock
         self._rows = 1
         self._busy = False
+        self._nobody_speaks = False
         self._seen_at = clock()
         self._busy_seconds = START_WEIGHT_SECONDS
         self._spoken_seconds = START_WEIGHT_SECONDS * START_SPEED
@@ -37,10 +38,16 @@ class Capacity:
         return self._spoken_seconds / self._busy_seconds
 
     def has_rows(self, rows: int) -> None:
-        """Learn how many rows there are now; twice as many are expected to speak twice as much."""
+        """Learn how many rows there are now; twice as many are expected to speak twice as much.
+
+        While there are none nothing is learned: how fast a replica speaks doesn't depend on how long it takes to come.
+        """
         self._advance()
-        self._spoken_seconds *= max(1, rows) / self._rows
-        self._rows = max(1, rows)
+        self._nobody_speaks = rows < 1
+        if self._nobody_speaks:
+            return
+        self._spoken_seconds *= rows / self._rows
+        self._rows = rows
 
     def spoke(self, seconds: float) -> None:
         """Count speech that has come."""
@@ -56,7 +63,7 @@ class Capacity:
     def _advance(self) -> None:
         now = self._clock()
         passed, self._seen_at = now - self._seen_at, now
-        if self._busy:
+        if self._busy and not self._nobody_speaks:
             kept = math.exp(-passed / MEMORY_SECONDS)
             self._busy_seconds = kept * self._busy_seconds + passed
             self._spoken_seconds *= kept

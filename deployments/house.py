@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -56,20 +58,28 @@ class House:
         self._synthesizers = 1
         self._ingresses = 1
 
-    async def watch(self) -> None:
-        """Learn the facts as soon as somebody can tell them, then keep count of the replicas."""
+    async def watch(self, tell_rows: Callable[[int], None] = lambda _: None) -> None:
+        """Keep count of the replicas, tell the rows there are, and learn the facts: of a new model from its replicas.
+
+        An ingress may be new when the synthesizers are still the old ones, so facts are asked for again and again.
+        """
         while True:
             try:
-                await self.facts()
                 running = await asyncio.to_thread(self._mates.running)
-                self._synthesizers = max(1, running.synthesizers)
+                self._synthesizers = running.synthesizers
                 self._ingresses = max(1, running.ingresses)
+                tell_rows(self.rows)
+                if self._facts is None:
+                    await self.facts()
+                else:
+                    with suppress(TimeoutError):  # replicas that are full answer late
+                        self._facts = await self._told_facts(ANSWER_SECONDS)
             except Exception as error:  # whatever it is: requests meet it themselves, and are told
                 logger.debug("Nothing new of the replicas: %s", error)
             await asyncio.sleep(LOOK_AGAIN_SECONDS[self._facts is not None])
 
     async def facts(self) -> ModelFacts:
-        """Return what never changes: a new model comes with new settings, and those with a new ingress."""
+        """Return what is known of the model; ask if nothing is."""
         if self._facts is None:
             try:
                 self._facts = await self._told_facts(ANSWER_SECONDS)
@@ -85,8 +95,10 @@ class House:
 
     @property
     def rows(self) -> int:
-        """Return how many rows of all replicas this ingress may count on, beside the other ingresses."""
-        return 1 if self._facts is None else max(1, self._facts.max_rows * self._synthesizers // self._ingresses)
+        """Return how many rows of all replicas this ingress may count on, beside the other ingresses; 0: none is up."""
+        if self._facts is None or not self._synthesizers:
+            return min(1, self._synthesizers)
+        return max(1, self._facts.max_rows * self._synthesizers // self._ingresses)
 
     def segments_at_once(self, facts: ModelFacts, *, samples: int, alone: bool) -> int:
         """Return how many segments of a request may be under way: of a request alone as many as fill the decoders.
@@ -94,7 +106,7 @@ class House:
         The decoder shares its rows out fairly among the segments that it has; so no request may keep the others'
         from getting there.
         """
-        rows = facts.max_rows * self._synthesizers * (1 if alone else self._largest_share)
+        rows = facts.max_rows * max(1, self._synthesizers) * (1 if alone else self._largest_share)
         return max(FEWEST_AT_ONCE, math.ceil(ROWS_IN_HAND * rows / samples))
 
     async def _asked_facts(self) -> ModelFacts:

@@ -97,6 +97,17 @@ def a_busy_door(clock: Clock) -> Door:
     return door
 
 
+def test_time_in_which_nobody_can_speak_teaches_nothing(clock: Clock) -> None:
+    door = a_busy_door(clock)
+    with door.take_on(400, rows=40):
+        door.has_rows(0)  # the replica has gone, and the next one loads
+        clock.now += 180
+        assert door.expected_wait_seconds(400) == pytest.approx(30)
+        door.has_rows(10)
+        clock.now += 180
+        assert door.expected_wait_seconds(400) > 300
+
+
 def test_where_rows_are_free_nobody_waits(clock: Clock) -> None:
     door = a_busy_door(clock)
     with door.take_on(3600, rows=10):

@@ -40,6 +40,28 @@ def test_more_replicas_take_more_segments(monkeypatch: pytest.MonkeyPatch) -> No
     assert known.segments_at_once(FACTS, samples=1, alone=True) == 4 * one
 
 
+def test_a_new_model_is_learned_when_its_replicas_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(house, "LOOK_AGAIN_SECONDS", (0.01, 0.01))
+    crew = FakeCrew()
+    known = House(crew, largest_share=0.5)
+    told_rows: list[int] = []
+
+    async def scenario() -> None:
+        watching = asyncio.create_task(known.watch(told_rows.append))
+        await asyncio.sleep(0.1)
+        assert await known.facts() == FACTS
+        crew.facts_reply = Reply(replace(FACTS, model_fingerprint="another", max_rows=5))
+        await asyncio.sleep(0.1)
+        assert (await known.facts()).model_fingerprint == "another"
+        crew.replicas = Running(synthesizers=0, composers=1)
+        await asyncio.sleep(0.1)
+        watching.cancel()
+
+    asyncio.run(scenario())
+    assert set(told_rows) == {1, 16, 5, 0}
+    assert told_rows[-1] == 0
+
+
 def test_replicas_too_full_to_tell_the_facts_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(house, "ANSWER_SECONDS", 0.01)
     crew = FakeCrew()
