@@ -26,6 +26,12 @@ class ConfigFile:
     settings: Settings
     host: str
     port: int
+    route_prefix: str  # of all paths; empty for "/"
+
+    @property
+    def address(self) -> tuple[str, str, int, str]:
+        """What can't be changed while it is served."""
+        return self.application, self.host, self.port, self.route_prefix
 
 
 def read_config(path: Path) -> ConfigFile:
@@ -42,7 +48,9 @@ def read_config(path: Path) -> ConfigFile:
         settings = Settings.model_validate(application.args)
     except ValidationError as error:
         raise ConfigError(f"{path}: args: {_first(error)}") from error
-    return ConfigFile(schema, application.name, settings, schema.http_options.host, schema.http_options.port)
+    prefix = (application.route_prefix or "").rstrip("/")
+    http = schema.http_options
+    return ConfigFile(schema, application.name, settings, http.host, http.port, prefix)
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -57,11 +57,12 @@ class Address:
     host: str
     port: int
     metrics_port: int | None = None  # on every network of this machine, as Ray has it; None: Ray chooses
+    prefix: str = ""  # of all paths
 
     @property
     def url(self) -> str:
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{host}:{self.port}{self.prefix}"
 
 
 def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: float) -> int:
@@ -97,7 +98,7 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
 
     def serve_file() -> None:
         file = read_config(path)
-        address = Address(file.host, file.port)
+        address = Address(file.host, file.port, prefix=file.route_prefix)
         if ray_address == LOCAL:
             check_port(address)
         with _ray(file.settings, CPUS_FOR_A_FILE, ray_address=ray_address, metrics_port=metrics_port):
@@ -117,8 +118,8 @@ def _change(path: Path, running: ConfigFile) -> None:
         file = read_config(path)
     except ConfigError as error:
         return _say(f"Not changed: {error}")
-    if (file.application, file.host, file.port) != (running.application, running.host, running.port):
-        return _say("Not changed: the application's name, host and port stay until it is started again")
+    if file.address != running.address:
+        return _say("Not changed: the application's name, host, port and route_prefix stay until it is started again")
     client: Any = _get_global_client()
     client.deploy_apps(file.schema)
     return _say("Changed: replicas take the settings over, or are replaced one after the other.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deployments.config_file import ConfigError, read_config
+from deployments.launcher import Address
 
 OURS = Path(__file__).resolve().parents[2] / "serve_config.yaml"
 
@@ -18,6 +19,17 @@ def test_our_own_file_is_read() -> None:
     file = read_config(OURS)
     assert (file.application, file.host, file.port) == ("voice", "127.0.0.1", 8000)
     assert file.settings.device == "cuda"
+
+
+def test_a_prefix_of_all_paths_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    text = OURS.read_text()
+    assert "route_prefix: /\n" in text
+    path.write_text(text.replace("route_prefix: /\n", "route_prefix: /tts/\n"))
+    file = read_config(path)
+    assert file.route_prefix == "/tts"
+    assert Address(file.host, file.port, prefix=file.route_prefix).url == "http://127.0.0.1:8000/tts"
+    assert read_config(OURS).route_prefix == ""
 
 
 @pytest.mark.parametrize(
