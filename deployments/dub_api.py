@@ -48,10 +48,10 @@ class DubApi:
         async with AsyncExitStack() as held:
             held.enter_context(self._door.let_in())
             wanted = await self._request(request)
+            current_visit().end_after(wanted.timeout_seconds)
             sheet = await asyncio.to_thread(wanted.sheet, self._settings.longest_dub_seconds)
             facts = await self._house.facts()
             lines = await self._lines(wanted, sheet, facts)
-            current_visit().end_after(wanted.timeout_seconds)
             self._door.has_rows(self._house.rows)
             rows = wanted.best_of * sum(len(line.segments) for line in lines)
             work = held.enter_context(self._door.take_on(dub_seconds(lines, wanted.best_of), rows, wanted.priority))

@@ -23,6 +23,7 @@ PATH = "/v1/audio/dub"
 UNHEARD_EXIT_CODE = 3  # the track is there, but not all words are on it
 INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
 COME_AGAIN = ("not_ready", "overloaded")  # codes of errors that pass
+OUT_OF_TIME = "deadline_exceeded"
 LATER_SECONDS = 5.0
 LISTED = 20  # cues that are told one by one
 MISSING_FLAGS = {"unreadable", "failed", "silent", "unfinished", "cut"}  # words that may not be on the track
@@ -63,9 +64,11 @@ def dub(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             done = _receive(server, wanted, options.output, progress, run)
             break
         except ServerError as error:
-            if error.status is not None:
+            if run.fresh:  # it went on since it was last waited
+                patience = Patience(options.patience)
+            if error.status is not None and error.error.get("code") != OUT_OF_TIME:
                 patience.wait(error)
-            elif not run.fresh:  # nobody there, or nothing came of it: a person decides
+            elif not run.fresh or options.no_cache:  # nobody there, or nothing came of it: a person decides
                 raise
             else:  # the connection broke, or the time for one request was over; the cache has what was spoken
                 progress.close()

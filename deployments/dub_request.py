@@ -14,6 +14,7 @@ from voice_core.subtitles import LONGEST_SPEAKER_CHARACTERS, CueSheet, read_cues
 from voice_core.timeline import OVERRUN_SECONDS
 
 LONGEST_OVERRUN_SECONDS = 60.0
+SHORTEST_TRACK_SECONDS = 0.01  # a file of no sample at all is none
 LOUDEST_LUFS, QUIETEST_LUFS = -5.0, -50.0
 
 CUE_LIST = {
@@ -63,7 +64,9 @@ class DubRequest(SpokenRequest):
     )
     captions: CaptionFormat = Field(default="srt", description="of what is heard")
     track_seconds: float | None = Field(
-        default=None, gt=0, description="length of the film; by default the track ends with its last cue"
+        default=None,
+        ge=SHORTEST_TRACK_SECONDS,
+        description="length of the film; by default the track ends with its last cue",
     )
     overrun_seconds: float = Field(
         default=OVERRUN_SECONDS,

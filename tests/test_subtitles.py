@@ -143,6 +143,10 @@ def test_cues_without_text_are_left_out_and_told() -> None:
         ('[{"start_seconds": 1, "end_seconds": 2}]', "cue 1: text: must be a text"),
         ('[{"start_seconds": 1, "end_seconds": 2, "text": "a", "voice": "b"}]', "cue 1: 'voice' is not one of"),
         ('[{"start_seconds": 1, "end_seconds": 2, "text": "a", "speaker": 5}]', "cue 1: speaker: must be a text"),
+        (
+            r'[{"start_seconds": 1, "end_seconds": 2, "text": "a", "speaker": "\ud800"}]',
+            "half of a surrogate pair",
+        ),
         ("[ 5 ]", "cue 1: must be an object"),
         ('{"a": 1}', "must be the text of an SRT"),
         ("00:01,000 --> 00:02,000\n\ud800", "half of a surrogate pair"),

@@ -223,7 +223,7 @@ def _from_json(document: object) -> Iterator[Cue]:
         if speaker is not None and (not isinstance(speaker, str) or len(speaker) > LONGEST_SPEAKER_CHARACTERS):
             _refuse(number, f"speaker: must be a text of at most {LONGEST_SPEAKER_CHARACTERS} characters")
         start_seconds, end_seconds = (_number(cue, key, number) for key in ("start_seconds", "end_seconds"))
-        yield Cue(start_seconds, end_seconds, " ".join(_decoded(text).split()), speaker or None)
+        yield Cue(start_seconds, end_seconds, " ".join(_decoded(text).split()), _decoded(speaker) if speaker else None)
 
 
 def _parsed(text: str) -> object:
@@ -235,9 +235,15 @@ def _parsed(text: str) -> object:
 
 def _number(cue: dict[object, object], key: str, number: int) -> float:
     value = cue.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         _refuse(number, f"{key}: must be a number of seconds")
-    return float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:  # JSON knows no largest number
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        _refuse(number, f"{key}: must be a number of seconds")
+    return seconds
 
 
 def _plain(body: str) -> str:

@@ -215,11 +215,15 @@ def test_a_client_needs_no_ray() -> None:
     assert run.stdout.startswith("usage: python -m deployments dub")
 
 
-class BreaksOnce:
-    """Cuts the first answer off after its first event."""
+OUT_OF_TIME = b'data: {"type": "dub.error", "error": {"message": "time is up", "code": "deadline_exceeded"}}\n\n'
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class BreaksOnce:
+    """Cuts the first answer off after its first event, with some last words."""
+
+    def __init__(self, app: ASGIApp, last_words: bytes = b"") -> None:
         self._app = app
+        self._last_words = last_words
         self.requests = 0
         self.keys: list[str | None] = []
 
@@ -231,17 +235,18 @@ class BreaksOnce:
         async def send_or_break(message: Message) -> None:
             await send(message)
             if breaks and b"dub.progress" in message.get("body", b""):
-                await send({"type": "http.response.body", "body": b""})
+                await send({"type": "http.response.body", "body": self._last_words})
                 raise asyncio.CancelledError
 
         with suppress(asyncio.CancelledError):
             await self._app(scope, receive, send_or_break)
 
 
+@pytest.mark.parametrize("last_words", [b"", OUT_OF_TIME])
 def test_a_broken_answer_is_asked_for_again_and_only_the_rest_is_spoken(
-    crew: FakeCrew, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    crew: FakeCrew, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], last_words: bytes
 ) -> None:
-    app = BreaksOnce(SpeechApi(Settings(), crew).routes())
+    app = BreaksOnce(SpeechApi(Settings(), crew).routes(), last_words)
     report = tmp_path / "report.json"
     with serving(app) as url:
         assert run(url, film, "--report", report, "--api-key", "secret") == 0
