@@ -19,7 +19,7 @@ from deployments.script import Script
 from deployments.settings import Settings
 from deployments.speaking import Speaker, Utterance, came, work_seconds
 from deployments.speech_request import SpeechRequest
-from deployments.spoken_request import json_object
+from deployments.spoken_request import check_unicode, json_object
 from deployments.streaming import Recording
 from deployments.visit import current_visit
 from voice_core.errors import RequestError
@@ -28,6 +28,7 @@ from voice_core.text import complete_length, detect_language, parse_language
 
 PATH = "/v1/audio/speech/stream"
 PATIENCE_SECONDS = 300.0  # with a client that says nothing
+LONGEST_PAUSE_SECONDS = 1.0  # between two looks whether there is room for the next segment of a session
 # What a text that grows can't be asked for.
 NOT_HERE = ("input", "n", "seconds", "stream_format", "captions", "manifest")
 USUAL = {"model": "voice", "voice": DEFAULT_VOICE, "response_format": "pcm"}
@@ -73,14 +74,11 @@ class LiveApi:
         script, _ = await self._script(piece)
         return [replace(segment, index=first_index + segment.index) for segment in script.segments]
 
-    def begin(self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore) -> Utterances:
-        """Have a segment spoken as soon as it has its turn. ApiError if there is no room for it."""
-        room = ExitStack()
-        seconds = work_seconds(segment) * wanted.best_of
-        work = room.enter_context(self._door.take_on(seconds, wanted.best_of, wanted.priority))
-        utterances = asyncio.create_task(self._speak(segment, wanted, facts, turns, work))
-        utterances.add_done_callback(lambda _: room.close())
-        return utterances
+    def check_waiting(self, seconds: float) -> None:
+        """Refuse a text that grows faster than it is spoken, in the end."""
+        if seconds > self._settings.longest_speech_seconds:
+            reason = f"{seconds:.0f} s of speech are waiting, at most {self._settings.longest_speech_seconds:g} s may"
+            raise RequestError("text", reason)
 
     def turns(self, wanted: SpeechRequest, facts: ModelFacts) -> asyncio.Semaphore:
         """Return as many turns as one session may have segments under way."""
@@ -90,14 +88,31 @@ class LiveApi:
     def longest_text_characters(self) -> int:
         return self._settings.longest_text_characters
 
-    async def _speak(
-        self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore, work: Work
+    async def speak(
+        self, segment: Segment, wanted: SpeechRequest, facts: ModelFacts, turns: asyncio.Semaphore, *, goes_on: bool
     ) -> list[Utterance]:
-        segment = replace(segment, batch=work.priority == "batch")
+        """Have a segment spoken as soon as it has its turn.
+
+        Where there is no room for it, a session that `goes_on` waits, as a long text that came at once would; one that
+        begins is told so (ApiError).
+        """
         async with turns:
-            utterances = await self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint)
-        came(work, utterances, wanted.best_of)
+            with ExitStack() as room:
+                work = await self._taken_on(segment, wanted, room, patient=goes_on)
+                segment = replace(segment, batch=work.priority == "batch")
+                utterances = await self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint)
+                came(work, utterances, wanted.best_of)
         return utterances
+
+    async def _taken_on(self, segment: Segment, wanted: SpeechRequest, room: ExitStack, *, patient: bool) -> Work:
+        seconds = work_seconds(segment) * wanted.best_of
+        while True:
+            try:
+                return room.enter_context(self._door.take_on(seconds, wanted.best_of, wanted.priority))
+            except ApiError as refusal:
+                if not patient or refusal.status != 429:
+                    raise
+                await asyncio.sleep(min(float(refusal.headers["Retry-After"]), LONGEST_PAUSE_SECONDS))
 
 
 class Session:
@@ -115,7 +130,7 @@ class Session:
         self._text = ""  # that no sentence's end has come for
         self._segments = 0
         self._spoken: asyncio.Queue[Utterances | None] = asyncio.Queue()  # in order; none: that was all
-        self._under_way: set[Utterances] = set()
+        self._under_way: dict[Utterances, float] = {}  # and seconds of work
         self._sending = asyncio.Lock()  # a row and its sound belong together
 
     async def run(self) -> None:
@@ -138,7 +153,7 @@ class Session:
 
     async def _read(self) -> None:
         while True:
-            message = await _message(self._websocket)
+            message = await self._next_message()
             match message.get("type"):
                 case "input.text":
                     self._text += _text_of(message)
@@ -155,6 +170,18 @@ class Session:
                 case other:
                     known = "input.text, input.flush, input.cancel and input.done"
                     raise RequestError("type", f"{str(other)[:40]!r} is no message of a session; {known} are")
+
+    async def _next_message(self) -> dict[str, Any]:
+        """Return the client's next message; one who listens to what is being spoken needn't say anything."""
+        coming = asyncio.create_task(_message(self._websocket, patience_seconds=None))
+        try:
+            while not coming.done():
+                await asyncio.wait({coming}, timeout=PATIENCE_SECONDS)
+                if not coming.done() and not self._under_way:
+                    raise _silent(PATIENCE_SECONDS)
+            return coming.result()
+        finally:
+            coming.cancel()
 
     async def _watch(self) -> None:
         """After the last text a client may only call off, or leave."""
@@ -177,10 +204,14 @@ class Session:
         if not text.strip():
             return
         segments = await self._api.plan(self._wanted, self._seed, text, self._segments)
+        waiting = sum(self._under_way.values()) + sum(map(work_seconds, segments))
+        self._api.check_waiting(waiting * self._wanted.best_of)
         for segment in segments:
-            utterances = self._api.begin(segment, self._wanted, self._facts, self._turns)
-            self._under_way.add(utterances)
-            utterances.add_done_callback(self._under_way.discard)
+            goes_on = bool(self._under_way)
+            speaking = self._api.speak(segment, self._wanted, self._facts, self._turns, goes_on=goes_on)
+            utterances = asyncio.create_task(speaking)
+            self._under_way[utterances] = work_seconds(segment)
+            utterances.add_done_callback(self._under_way.pop)
             self._spoken.put_nowait(utterances)
         self._segments += len(segments)
 
@@ -217,13 +248,17 @@ async def _message(websocket: WebSocket, patience_seconds: float | None = PATIEN
         async with asyncio.timeout(patience_seconds):
             message = await websocket.receive()
     except TimeoutError:
-        raise ApiError(408, f"no message came for {patience_seconds:g} s", code="timeout") from None
+        raise _silent(patience_seconds or 0.0) from None
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1005))
     text = message.get("text")
     if text is None:
         raise RequestError("message", "is binary; messages are JSON objects in text")
     return json_object(text)
+
+
+def _silent(seconds: float) -> ApiError:
+    return ApiError(408, f"no message came for {seconds:g} s", code="timeout")
 
 
 def _configured(message: dict[str, Any], settings: Settings) -> SpeechRequest:
@@ -244,6 +279,7 @@ def _text_of(message: dict[str, Any]) -> str:
     text = message.get("text")
     if not isinstance(text, str):
         raise RequestError("text", "is required, and a string")
+    check_unicode("text", text)
     return text
 
 

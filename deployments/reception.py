@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from pathlib import Path
@@ -140,7 +141,9 @@ class Answer:
     async def refuse(self, error: ApiError, receive: Receive) -> None:
         """Answer with an error; after an answer has begun, all that is left is to cut it short."""
         if self._scope["type"] == "websocket":
-            current_visit().code = error.code
+            told = {"type": "error", **error.envelope()}
+            if self.status == 101:
+                await self._send({"type": "websocket.send", "text": json.dumps(told)})
             code = TRY_AGAIN_LATER if error.status in (429, 503) else POLICY_VIOLATION
             await self._send({"type": "websocket.close", "code": code, "reason": error.message[:100]})
             self.status = self.status or error.status

@@ -14,6 +14,7 @@ from deployments.spoken_request import (
     OnBadSegment,
     SpokenRequest,
     VoiceName,
+    check_unicode,
 )
 from voice_core.audio.formats import FORMATS
 from voice_core.errors import RequestError
@@ -128,10 +129,7 @@ class SpeechRequest(SpokenRequest):
     @field_validator("input")
     @classmethod
     def _input_is_unicode(cls, text: str) -> str:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise RequestError("input", f"half of a surrogate pair at character {error.start}") from error
+        check_unicode("input", text)
         return text
 
     @field_validator("instructions")

@@ -194,6 +194,14 @@ def json_value(field: str, text: str) -> Any:
         raise RequestError(field[:LONGEST_NAME_CHARACTERS], "must be written as in JSON: 1.5, true, null") from error
 
 
+def check_unicode(field: str, text: str) -> None:
+    """Refuse a text that UTF-8 can't say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(field, f"half of a surrogate pair at character {error.start}") from error
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number in JSON")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_crew import FACTS, FakeCrew, Reply
+from fake_crew import FACTS, FakeCrew, Reply, spoken
 from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
+from deployments import live
 from deployments.api import SpeechApi
 from deployments.live import PATH
 from deployments.settings import Settings
@@ -66,6 +68,77 @@ def test_sentences_are_spoken_as_they_are_complete_and_what_is_left_at_the_end(c
         with pytest.raises(WebSocketDisconnect) as closed:
             session.receive_json()
         assert closed.value.code == 1000
+
+
+class SlowCrew(FakeCrew):
+    """Takes a moment over every segment."""
+
+    def speak(self, segment: Segment) -> Reply:
+        return SlowReply(spoken(segment))
+
+
+class SlowReply(Reply):
+    async def _wait(self) -> object:
+        await asyncio.sleep(0.1)
+        return await super()._wait()
+
+
+SENTENCES = "Here is one sentence of this text. " * 6
+
+
+def test_a_session_waits_for_room_that_its_own_sentences_take() -> None:
+    small = Settings().model_copy(update={"most_seconds_in_flight": 5})
+    client = TestClient(SpeechApi(small, SlowCrew()).routes())
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, SENTENCES)
+        session.send_json({"type": "input.done"})
+        assert [segment(session)[0]["index"] for _ in range(6)] == list(range(6))
+        assert session.receive_json()["type"] == "session.done"
+
+
+def test_a_session_that_begins_where_there_is_no_room_is_told_so() -> None:
+    tiny = Settings().model_copy(update={"most_seconds_in_flight": 1})
+    client = TestClient(SpeechApi(tiny, FakeCrew()).routes())
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, "Here is a sentence of more than a second. And")
+        assert error(session)["code"] == "overloaded"
+        with pytest.raises(WebSocketDisconnect) as closed:
+            session.receive_json()
+        assert closed.value.code == 1013
+
+
+def test_a_text_that_grows_faster_than_it_is_spoken_is_refused_in_the_end() -> None:
+    client = TestClient(SpeechApi(Settings(longest_speech_seconds=20), SlowCrew()).routes())
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, *[SENTENCES] * 4)
+        while (message := session.receive())["type"] == "websocket.send" and "error" not in (message.get("text") or ""):
+            pass
+        assert "s of speech are waiting" in message["text"]
+
+
+def test_whoever_listens_need_not_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.05)
+    client = TestClient(SpeechApi(Settings(), SlowCrew()).routes())
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, "Here is a sentence. And")
+        assert segment(session)[0]["text"] == "Here is a sentence."
+        assert error(session)["code"] == "timeout"
+
+
+def test_half_of_a_surrogate_pair_is_refused_by_name(client: TestClient) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        session.send_text(r'{"type": "input.text", "text": "hi \ud800"}')
+        assert error(session)["param"] == "text"
 
 
 def test_the_sound_is_that_of_the_whole_text_at_once(client: TestClient) -> None:

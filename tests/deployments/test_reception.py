@@ -174,6 +174,7 @@ def test_an_answer_that_has_begun_is_cut_when_its_time_is_up(client: TestClient)
 def test_a_websocket_whose_time_is_up_is_closed(client: TestClient) -> None:
     with client.websocket_connect("/v1/audio/speech/stream") as socket:
         assert socket.receive_text()
+        assert socket.receive_json()["error"]["code"] == "deadline_exceeded"
         with pytest.raises(WebSocketDisconnect) as end:
             socket.receive_text()
     assert end.value.code == 1008
