@@ -70,6 +70,8 @@ def watch(decoder: BatchDecoder) -> tuple[list[float], list[float]]:
     def timed_step() -> None:
         start = time.perf_counter()
         step()
+        if decoder.network.device.type == "cuda":
+            torch.cuda.synchronize()  # a step is over when the device is done with it
         ends.append(time.perf_counter())
         steps.append(ends[-1] - start)
 

@@ -66,10 +66,13 @@ class CodecWorker:
     def _decode(self, tasks: Sequence[_Task]) -> None:
         try:
             sounds = iter(self._codec.decode_batch([item for task in tasks for item in task.items]))
+        except Exception as error:
+            failure = error.with_traceback(None)  # its frames hold what the pass has on the device
+        else:
             for task in tasks:
                 task.future.set_result([next(sounds) for _ in task.items])
-        except Exception as error:
-            self._decode_apart(tasks, error)
+            return
+        self._decode_apart(tasks, failure)
 
     def _decode_apart(self, tasks: Sequence[_Task], error: Exception) -> None:
         """One bad segment must not cost its neighbours their sound."""

@@ -104,6 +104,9 @@ class BatchDecoder:
         self.config = network.config
         self.deterministic = deterministic
         self._on_gpu = network.device.type == "cuda"
+        if self._on_gpu:
+            # cuDNN's attention compiles a plan for every new length, and nearly every admission has one.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self._steps_between_looks = GPU_STEPS_BETWEEN_LOOKS if self._on_gpu else 1
         self.max_frames = max_frames
         # A row that ended goes on until somebody looks.

@@ -167,6 +167,8 @@ class Engine:
             return
         start = time.perf_counter()
         self._decoder.step()
+        if self._admission is not None or self._waiting:
+            self._synchronise()  # or the next piece of an admission would wait for this step, and be blamed for it
         outcomes = self._decoder.retire()  # on a GPU only every few steps wait for the device, here
         self._step_seconds += STEP_TIME_SHARE * (time.perf_counter() - start - self._step_seconds)
         self._resolve(outcomes)

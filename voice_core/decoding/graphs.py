@@ -7,6 +7,7 @@ lies on the device, in tensors that never move. What has no recording is compute
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -49,21 +50,24 @@ class CudaRecorder:
     """Captures CUDA graphs that share one pool of memory: they never run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Before the codec's: kernels keep this priority wherever they are played back.
+        self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, compute: Computation) -> Computation:
         # Libraries keep handles for each stream, so the warm-up runs on the one that is captured.
         present = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(present)
-        with torch.cuda.stream(self._stream):
-            for _ in range(WARM_UP_RUNS):
-                compute()
-        present.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        # thread_local: what another thread does on the device meanwhile is neither captured nor an error.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            compute()
+        try:
+            with torch.cuda.stream(self._stream):  # around the capture too, which leaves its stream set when it fails
+                for _ in range(WARM_UP_RUNS):
+                    compute()
+                # thread_local: what another thread does on the device meanwhile is neither captured nor an error.
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                    compute()
+        finally:
+            present.wait_stream(self._stream)
         return graph.replay
 
 
@@ -79,12 +83,17 @@ class Recordings:
     def record(self, computations: Mapping[Hashable, Computation], recorder: Recorder) -> None:
         """Record everything, or nothing and say why."""
         start = time.perf_counter()
+        gc.collect()
+        gc.disable()  # to free a graph that nobody has any more while another is captured would spoil it
         try:
             self._playbacks = {key: recorder(compute) for key, compute in computations.items()}
         except Exception as error:  # whatever it is, speech without recordings is slower but right
-            logger.warning("Decode steps could not be recorded, every kernel is started by itself: %s", error)
+            reason = "Decode steps could not be recorded, every kernel is started by itself: %s"
+            logger.warning(reason, error, exc_info=True)
             self._playbacks = {}
             return
+        finally:
+            gc.enable()
         logger.info("Recorded %d parts of decode steps in %.1f s", len(self), time.perf_counter() - start)
 
     def play(self, key: Hashable, compute: Computation) -> None:

@@ -83,6 +83,7 @@ class RowState:
     def vacate(self, slot: int) -> None:
         """Note that nobody speaks in a slot any more."""
         self.occupied[slot] = 0
+        self.filled[slot] = 0  # a place that every window sees: a softmax over nothing is no number
 
     def cancel(self, slot: int) -> None:
         """End a row here, unless it has ended already."""
