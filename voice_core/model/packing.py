@@ -8,7 +8,13 @@ benchmarks/compare.py). A packed layer keeps only the packed matrix, so the memo
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+# oneDNN makes kernels for every number of rows that it meets, and keeps them: texts of all lengths would fill hundreds
+# of megabytes. So rows are rounded up: up to so many, to a multiple of so many.
+ROUNDED_UP = ((16, 1), (64, 8), (256, 32))
+COARSEST = 128
 
 
 class PackedLinear(nn.Module):
@@ -22,8 +28,23 @@ class PackedLinear(nn.Module):
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return [..., out_features] for x [..., in_features]."""
+        rows = x.numel() // self.in_features
+        more = rounded_up(rows) - rows
+        if not more:
+            return self._product(x)
+        padded = self._product(F.pad(x.reshape(rows, -1), (0, 0, 0, more)))
+        return padded[:rows].view(*x.shape[:-1], -1)
+
+    def _product(self, x: Tensor) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
         return product
+
+
+def rounded_up(rows: int) -> int:
+    """Return how many rows are computed for so many."""
+    multiple = next((multiple for most, multiple in ROUNDED_UP if rows <= most), COARSEST)
+    return -(-rows // multiple) * multiple
 
 
 def pack_linears(module: nn.Module) -> None:
