@@ -117,8 +117,10 @@ class Speaker:
             if speech is not None:
                 spoken.append((speech, True))
                 continue
-            spoken.append((next(fresh), False))
-            await cache.put(key, spoken[-1][0])
+            new = next(fresh)
+            spoken.append((new, False))
+            if new.model_fingerprint in ("", model_fingerprint):  # not what a model has spoken that just came, or goes
+                await cache.put(key, new)
         return spoken
 
     async def _fresh(self, segment: Segment) -> list[Speech]:

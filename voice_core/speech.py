@@ -105,6 +105,7 @@ class Speech:
     repeated_share: float = 0.0  # of its codes, 0..1, that say again what it has said: see judging.repeated_share
     text_tokens: int = 0  # that the encoder read for it, the prompt's transcript among them
     frames: int = 0  # codes that it was made of
+    model_fingerprint: str = ""  # of who spoke it; empty: nobody says
 
     @property
     def seconds(self) -> float:

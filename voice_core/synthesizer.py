@@ -257,6 +257,7 @@ class Synthesizer:
                     repeated_share=repeated_share(row.codes),
                     text_tokens=ticket.text_tokens,
                     frames=len(row.codes),
+                    model_fingerprint=self.facts.model_fingerprint,
                 )
                 for samples, seed, row in zip(sounds.result(), segment.seeds, rows, strict=True)
             ]

@@ -128,6 +128,17 @@ def test_what_was_spoken_before_is_not_spoken_again() -> None:
     assert np.array_equal(first[0].speech.samples, second[0].speech.samples)
 
 
+def test_what_a_model_has_spoken_that_is_just_going_is_not_kept_for_the_next() -> None:
+    voice = Voice(lambda _, speech: replace(speech, model_fingerprint="the old one"))
+    speaker = Speaker(voice, MemoryCache(10**7))
+    for _ in range(2):
+        asyncio.run(speaker.speak(SEGMENT, Wishes(), "the new one"))
+    assert len(voice.asked) == 2
+    for _ in range(2):
+        asyncio.run(speaker.speak(SEGMENT, Wishes(), "the old one"))
+    assert len(voice.asked) == 3
+
+
 def test_another_model_or_a_request_that_passes_the_cache_by_is_spoken_anew() -> None:
     async def thrice(voice: Voice) -> None:
         speaker = Speaker(voice, MemoryCache(10**7))
