@@ -13,7 +13,9 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from deployments import metrics
 from voice_core.errors import SynthesisError
 
-MOST_RETRIES = 2  # of one call; a call that meets three dying replicas is a cluster in trouble
+# Before a call is made again to a decoder that failed: by then Serve has noticed one that is beyond use, or others have
+# left memory. As many retries are made where a replica died; who meets three is in a cluster in trouble.
+REST_SECONDS = (1.0, 5.0)
 
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
@@ -42,7 +44,7 @@ async def ask_again(call: Callable[[], PendingReply[Reply]]) -> Reply:
 
     A segment carries its seeds, so a repeat on another replica gives the same speech.
     """
-    for _ in range(MOST_RETRIES):
+    for rest_seconds in REST_SECONDS:
         try:
             return await ask(call)
         except (RayActorError, ObjectLostError):  # a node may also die when a reply is ready and not yet fetched
@@ -52,6 +54,7 @@ async def ask_again(call: Callable[[], PendingReply[Reply]]) -> Reply:
             if not isinstance(cause, SynthesisError) or not cause.may_succeed_later:
                 raise
             metrics.count("voice_segment_retries_total", reason="decoder_failed")
+            await asyncio.sleep(rest_seconds)
     return await ask(call)
 
 
