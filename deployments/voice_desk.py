@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import ParamSpec, Protocol, TypeVar
 
+from deployments.errors import not_ready
 from deployments.fan_out import PendingReply, ask
 from deployments.settings import Settings
 from deployments.speech_request import SpeechRequest
@@ -15,7 +19,12 @@ from voice_core.errors import RequestError
 from voice_core.speech import DEFAULT_VOICE, LearnedReference, ModelFacts, VoicePrompt
 from voice_core.voices.store import MISS_SECONDS, Voice, VoiceDraft, VoiceStore
 
+STORE_SECONDS = 20.0  # for one answer of the place where voices are kept
+THREADS = 4  # of their own: a place that hangs must not take those that plan and join
 FORGET_SECONDS = 5.0  # that a deletion waits for encoders to drop what they hold
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 logger = logging.getLogger("ray.serve")  # Serve's own logger adds the request id to each line
 
@@ -49,6 +58,7 @@ class VoiceDesk:
         self._settings = settings
         self._crew = crew
         self._store = VoiceStore(settings.voices)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="voices")
 
     async def prompt(self, wanted: SpeechRequest, facts: ModelFacts) -> VoicePrompt | None:
         """Return what the decoder is to imitate; None for the model's own voice."""
@@ -86,11 +96,11 @@ class VoiceDesk:
             language=wanted.language,
         )
         most_voices = self._settings.most_voices  # counted again: others may have come meanwhile
-        return await asyncio.to_thread(self._store.create, draft, learned.audio, learned.codes, most_voices)
+        return await self._in_store(self._store.create, draft, learned.audio, learned.codes, most_voices)
 
     async def voices(self) -> list[Voice]:
         """Return all voices but the model's own, oldest first."""
-        return await asyncio.to_thread(self._store.voices)
+        return await self._in_store(self._store.voices)
 
     async def voice(self, voice_id: str) -> Voice | None:
         """Return the voice of that id."""
@@ -99,24 +109,33 @@ class VoiceDesk:
 
     async def sample(self, voice: Voice) -> bytes:
         """Return the recording of a voice, a flac file."""
-        return await asyncio.to_thread(self._store.audio, voice)
+        return await self._in_store(self._store.audio, voice)
 
     async def delete(self, voice_id: str) -> bool:
         """Remove a voice for good; False if there is none of that id."""
         voice = await self.voice(voice_id)
         try:
-            return await asyncio.to_thread(self._store.delete, voice_id)
+            return await self._in_store(self._store.delete, voice_id)
         finally:
             if voice is not None:
                 await self._forget(voice)
 
     async def _find(self, id_or_name: str) -> Voice | None:
         """Look twice for what isn't known: it may have been made elsewhere since the voices were last listed."""
-        voice = await asyncio.to_thread(self._store.find, id_or_name)
+        voice = await self._in_store(self._store.find, id_or_name)
         if voice is None:
             await asyncio.sleep(MISS_SECONDS)
-            voice = await asyncio.to_thread(self._store.find, id_or_name)
+            voice = await self._in_store(self._store.find, id_or_name)
         return voice
+
+    async def _in_store(self, call: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Call something that waits for the place of the voices. ApiError (503) if that doesn't answer."""
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                work = partial(call, *args, **kwargs)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except TimeoutError as error:
+            raise not_ready(f"the place of the voices has not answered for {STORE_SECONDS:g} s") from error
 
     async def _forget(self, voice: Voice) -> None:
         """Let encoders drop what they may still hold in memory; the voice is gone whether they answer or not."""
@@ -150,7 +169,7 @@ class VoiceDesk:
     async def _codes(self, voice: Voice, facts: ModelFacts) -> tuple[int, ...]:
         """Return the codes of a voice; those of another model's codec are made anew from the recording."""
         if voice.code_fingerprint == facts.code_fingerprint:
-            return await asyncio.to_thread(self._store.codes, voice)
+            return await self._in_store(self._store.codes, voice)
         audio = await self.sample(voice)
         learned = await ask(lambda: self._crew.learn(audio, "voice"))
         return learned.codes

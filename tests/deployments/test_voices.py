@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from deployments.voice_encoder import VoiceEncoder
 from tests.voices.recordings import audio_file, hum
 from tests.voices.test_reference import MALFORMED
 from voice_core.speech import BuiltInVoice, VoicePrompt
+from voice_core.voices.store import VoiceStore
 
 WORDS = "This is what I said."
 CONSENT = "It is my voice, and I agree."
@@ -47,6 +49,21 @@ def crew() -> FakeCrew:
 @pytest.fixture
 def client(crew: FakeCrew, tmp_path: Path) -> TestClient:
     return client_of(tmp_path, crew)
+
+
+def test_a_place_of_voices_that_hangs_costs_only_those_who_ask_for_voices(
+    crew: FakeCrew, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(voice_desk, "STORE_SECONDS", 0.05)
+    monkeypatch.setattr(VoiceStore, "find", lambda *_: over.wait(10))
+    try:
+        for _ in range(2 * voice_desk.THREADS):
+            answer = speak(client, "Ann")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+        assert speak(client).status_code == 200
+    finally:
+        over.set()
 
 
 def create(client: TestClient, file: bytes = RECORDING, **changes: str | None) -> Any:
