@@ -29,9 +29,10 @@ class ConfigFile:
     route_prefix: str  # of all paths; empty for "/"
 
     @property
-    def address(self) -> tuple[str, str, int, str]:
-        """What can't be changed while it is served."""
-        return self.application, self.host, self.port, self.route_prefix
+    def lasting(self) -> tuple[str, str, int, str, int]:
+        """What can't be changed while it is served: where that is, and the largest body, which the proxy goes by."""
+        largest_bytes = max(self.settings.largest_body_bytes, self.settings.largest_upload_bytes)
+        return self.application, self.host, self.port, self.route_prefix, largest_bytes
 
 
 def read_config(path: Path) -> ConfigFile:

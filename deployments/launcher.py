@@ -118,8 +118,9 @@ def _change(path: Path, running: ConfigFile) -> None:
         file = read_config(path)
     except ConfigError as error:
         return _say(f"Not changed: {error}")
-    if file.address != running.address:
-        return _say("Not changed: the application's name, host, port and route_prefix stay until it is started again")
+    if file.lasting != running.lasting:
+        kept = "the application's name, host, port, route_prefix and largest body stay until it is started again"
+        return _say(f"Not changed: {kept}")
     client: Any = _get_global_client()
     client.deploy_apps(file.schema)
     return _say("Changed: replicas take the settings over, or are replaced one after the other.")
