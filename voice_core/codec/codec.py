@@ -28,6 +28,9 @@ Codes = Sequence[int] | NDArray[Any] | Tensor  # [frames] whole numbers
 # a CPU), so that a pass stays below 1 GB. A longer item is a pass of its own.
 MAX_PASS_FRAMES = 4096
 
+# Passes are rounded up to it and masked: libraries choose and keep kernels for every length that they meet.
+FRAMES_MULTIPLE = 16
+
 
 class Codec:
     """An XCodec2 decoder on a device; it always computes in float32.
@@ -126,14 +129,15 @@ class Codec:
     def _decode_pass(self, items: list[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """Decode items that all have frames, in one pass of the network."""
         frames = [len(item) for item in items]
-        codes = np.zeros((len(items), max(frames)), dtype=np.int64)  # [B, T]
+        width = -(-max(frames) // FRAMES_MULTIPLE) * FRAMES_MULTIPLE
+        codes = np.zeros((len(items), width), dtype=np.int64)  # [B, T]
         for row, item in zip(codes, items, strict=True):
             row[: len(item)] = item
-        padded = min(frames) < max(frames)
+        padded = min(frames) < width
         lengths = torch.tensor(frames, device=self._device) if padded else None
         # cuDNN would convolve in TF32 unless it is told not to; 10 bits would tell a batch from its items.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            sounds = self._decoder(torch.from_numpy(codes).to(self._device), lengths)  # [B, N of the longest]
+            sounds = self._decoder(torch.from_numpy(codes).to(self._device), lengths)  # [B, N of the width]
         # Copies, so that a short sound doesn't keep the whole pass in memory.
         samples = [count * self.samples_per_frame for count in frames]
         return [sound[:end].copy() for sound, end in zip(sounds.cpu().numpy(), samples, strict=True)]
