@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 # Before Ray is imported, which reads it then.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# A proxy that isn't ready after 5 s, Serve's default, is killed, and the start fails with it; a busy laptop needs more.
+os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")
 
 from deployments import bulk_command, dub_command
 from deployments.keys import new_key

@@ -70,7 +70,9 @@ class LineReader:
     def __init__(self, model: str, device: str) -> None:
         from deployments.speaking import Speaker
         from voice_core.synthesizer import Synthesizer
+        from voice_core.upkeep import keep_memory_low
 
+        keep_memory_low()
         self._synthesizer = Synthesizer.load(model, device=device)
         self._speaker = Speaker(self._ask)
 

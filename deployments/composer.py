@@ -16,6 +16,7 @@ from voice_core.audio.formats import encode, format_named, resampled_length
 from voice_core.audio.joining import Joiner, Part
 from voice_core.audio.waveform import Waveform
 from voice_core.speech import Speech
+from voice_core.upkeep import keep_memory_low
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Composer:
 
     def __init__(self, settings: Settings) -> None:
         logs.set_up(texts=settings.log_texts)
+        keep_memory_low()
         traces.set_up(settings.traces, "Composer")
 
     async def compose(

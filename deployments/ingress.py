@@ -20,6 +20,7 @@ from deployments.house import Running
 from deployments.settings import Settings
 from deployments.visit import current_visit
 from voice_core.speech import LearnedReference, ModelFacts, Segment, Speech
+from voice_core.upkeep import keep_memory_low
 
 if TYPE_CHECKING:  # torch comes with it
     from voice_core.decoding.engine import EngineCounters
@@ -114,6 +115,7 @@ class Ingress:
         transcriber: Handle | None,
     ) -> None:
         logs.set_up(texts=settings.log_texts)
+        keep_memory_low()
         metrics.use(metrics.RayMeter())
         traces.set_up(settings.traces, "Ingress")
         self._api = SpeechApi(settings, ServeCrew(synthesizer, composer, voice_encoder, transcriber))

@@ -18,6 +18,7 @@ from deployments.logs import tell
 from deployments.settings import Admission, Settings
 from deployments.workload import Workload
 from voice_core.speech import ModelFacts, Segment, Speech
+from voice_core.upkeep import keep_memory_low
 
 if TYPE_CHECKING:  # torch comes with it, and only a replica may pay for that
     from voice_core.decoding.engine import EngineCounters
@@ -60,6 +61,7 @@ class Synthesizer:
         import torch
 
         logs.set_up(texts=settings.log_texts)
+        keep_memory_low()
 
         from voice_core.synthesizer import Synthesizer as Decoder
 

@@ -11,6 +11,7 @@ from ray import serve
 
 from deployments import logs
 from deployments.settings import Settings
+from voice_core.upkeep import keep_memory_low
 
 if TYPE_CHECKING:  # torch comes with it, and a replica pays for that only when it is first asked
     from voice_core.voices.transcriber import Transcriber as Whisper
@@ -22,6 +23,7 @@ class Transcriber:
 
     def __init__(self, settings: Settings) -> None:
         logs.set_up(texts=settings.log_texts)
+        keep_memory_low()
         self._settings = settings
         self._whisper: Whisper | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="whisper")

@@ -13,6 +13,7 @@ from ray import serve
 from deployments import logs
 from deployments.settings import Settings
 from voice_core.speech import LearnedReference
+from voice_core.upkeep import keep_memory_low
 
 if TYPE_CHECKING:  # torch comes with it, and a replica pays for that only when it is first asked
     from voice_core.voices.learning import Learner
@@ -29,6 +30,7 @@ class VoiceEncoder:
 
     def __init__(self, settings: Settings) -> None:
         logs.set_up(texts=settings.log_texts)
+        keep_memory_low()
         self._settings = settings
         self._learner: Learner | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")

@@ -1,5 +1,7 @@
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +82,20 @@ def test_a_cancelled_segment_frees_its_rows(synthesizer: Synthesizer) -> None:
     ticket.cancel()
     with pytest.raises(SynthesisError, match="called off"):
         ticket.future.result(10)
+
+
+def test_speech_that_nobody_needs_is_gone_at_once(synthesizer: Synthesizer) -> None:
+    """Without waiting for Python's collector: it comes seldom, and what it then finds are megabytes."""
+    gc.collect()
+    gc.disable()
+    try:
+        (ticket,) = synthesizer.submit([replace(HELLO, seeds=(1, 2))])
+        remains = [weakref.ref(speech) for speech in ticket.future.result()] + [weakref.ref(ticket)]
+        del ticket
+        synthesizer.speak([HELLO])  # a thread may hold its last piece of work
+        assert [remain() for remain in remains] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_an_unknown_checkpoint_is_named() -> None:

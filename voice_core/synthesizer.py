@@ -267,10 +267,13 @@ class Synthesizer:
 def _when_all_done(handles: Sequence[RowHandle], act: Callable[[], None]) -> None:
     """Call `act` once, in the decoder's thread, when the last of the rows is done."""
     missing = count(len(handles) - 1, -1)  # next() on it is atomic
+    # A future keeps its callbacks: what `act` holds would hold itself by them, with its sound, until Python looks for
+    # such circles.
+    acts = [act]
 
     def one_done(_: Future[SpokenRow]) -> None:
         if next(missing) == 0:
-            act()
+            acts.pop()()
 
     for handle in handles:
         handle.future.add_done_callback(one_done)
