@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 
 # oneDNN makes a kernel for every shape that it meets, and by default keeps 1024 of them: texts of all lengths then fill
@@ -31,12 +32,20 @@ def give_back_freed() -> bool:
     glibc has a heap for nearly every thread, and what one thread has freed another one's heap can't use: under load of
     many threads half as much as is in use lies idle, and grows.
     """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim  # which lets go of Python's lock
-    except (AttributeError, OSError, TypeError):
+    trim = _trim()
+    if trim is None:
         return False
-    trim(ctypes.c_size_t(0))
+    trim(ctypes.c_size_t(0))  # lets go of Python's lock meanwhile
     return True
+
+
+@cache
+def _trim() -> Callable[[ctypes.c_size_t], int] | None:
+    try:
+        trim: Callable[[ctypes.c_size_t], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+    return trim
 
 
 @cache  # once is enough for a process
