@@ -2,8 +2,10 @@
 
     python training/export.py --voice DIRECTORY --out voice_core/embedded
 
+Of several directories, states of one run at different steps, the package gets the mean weights: they are mostly better
+than the last ones (Izmailov et al., https://arxiv.org/abs/1803.05407).
 `--sharpness` multiplies the logits for good, as if the caller had divided the temperature by it: a small network
-spreads probability over wrong codes, and the product's default temperature was chosen for large ones. Choose it on
+spreads probability over wrong codes, and the product's default temperature was chosen for large ones. Choose both on
 sentences that are neither learned from nor tested on.
 """
 
@@ -13,6 +15,7 @@ import json
 import shutil
 import sys
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +29,7 @@ from voice_core.audio.waveform import Waveform
 from voice_core.codec.encoder import load_encoder
 from voice_core.model.checkpoint import WEIGHTS_FILE, load_network, save_network
 from voice_core.model.config import read_config
+from voice_core.model.network import Network
 from voice_core.synthesizer import codec_directory
 from voice_core.text import Language
 from voice_core.text.duration import estimate_seconds
@@ -46,7 +50,9 @@ LARGEST_MEGABYTES = 20  # every wheel and clone carries it
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--voice", type=Path, required=True, help="what train_speaker.py wrote")
+    parser.add_argument(
+        "--voice", type=Path, required=True, nargs="+", help="what train_speaker.py wrote; the codec is the first one's"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sharpness", type=float, default=1.0)
     arguments = parser.parse_args()
@@ -76,9 +82,9 @@ def prompt_pace(teacher: Teacher, voice: int) -> int:
     return min(PROMPT_PACES, key=seconds_off)
 
 
-def export(voice: Path, out: Path, sharpness: float) -> float:
-    """Write the voice's checkpoint to `out` and return its size in megabytes."""
-    network = load_network(voice, read_config(voice), device=torch.device("cpu"), dtype=torch.float32)
+def export(voices: Sequence[Path], out: Path, sharpness: float = 1.0) -> float:
+    """Write the checkpoint of the voices' mean to `out` and return its size in megabytes."""
+    network = mean_network(voices)
     last = network.head[-1]
     assert isinstance(last, nn.Linear)
     last.weight.mul_(sharpness)
@@ -86,12 +92,23 @@ def export(voice: Path, out: Path, sharpness: float) -> float:
     for name in FILES:
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(voice / name, target)
+        shutil.copyfile(voices[0] / name, target)
     save_network(network, out, torch.float16)
     (out / WEIGHTS_FILE).chmod(0o644)
     megabytes = sum((out / name).stat().st_size for name in (*FILES, WEIGHTS_FILE)) / 1e6
     assert megabytes <= LARGEST_MEGABYTES, f"{megabytes:.1f} MB, the package may hold {LARGEST_MEGABYTES}"
     return megabytes
+
+
+def mean_network(voices: Sequence[Path]) -> Network:
+    """Return a network with the mean of the voices' weights; they must have one shape."""
+    networks = [
+        load_network(voice, read_config(voice), device=torch.device("cpu"), dtype=torch.float32) for voice in voices
+    ]
+    weights = [network.state_dict() for network in networks]
+    mean = {name: torch.stack([each[name] for each in weights]).mean(0) for name in weights[0]}
+    networks[0].load_state_dict(mean)
+    return networks[0]
 
 
 if __name__ == "__main__":

@@ -19,10 +19,19 @@ def network_of(directory: Path) -> Network:
 
 
 def test_an_exported_voice_has_logits_as_much_larger_as_asked(tmp_path: Path) -> None:
-    megabytes = export(EMBEDDED, tmp_path, sharpness=2.0)
+    megabytes = export([EMBEDDED], tmp_path, sharpness=2.0)
     assert 1 < megabytes <= LARGEST_MEGABYTES
     hidden = torch.randn(3, 192, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(network_of(tmp_path).head(hidden), 2 * network_of(EMBEDDED).head(hidden), atol=1e-3)
+
+
+def test_several_states_of_a_run_become_their_mean(tmp_path: Path) -> None:
+    export([EMBEDDED], tmp_path / "sharper", sharpness=3.0)
+    export([EMBEDDED, tmp_path / "sharper"], tmp_path / "mean")
+    ours, mean = network_of(EMBEDDED), network_of(tmp_path / "mean")
+    hidden = torch.randn(3, 192, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(mean.head(hidden), 2 * ours.head(hidden), atol=1e-3)
+    assert torch.equal(mean.decoder.embedding.weight, ours.decoder.embedding.weight)
 
 
 def test_a_tone_is_a_dark_line_in_its_spectrogram() -> None:
