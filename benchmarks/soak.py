@@ -178,7 +178,7 @@ def _median(values: Sequence[float]) -> float:
 
 def _short(name: str) -> str:
     """Return a process's title without what is the same in all of them, or different in every run."""
-    title = re.match(r"ray::\S+", name)
+    title = re.match(r"ray::[\w:]+", name)  # while it answers, Ray adds what it is asked
     return title.group() if title else " ".join(itertools.islice((Path(word).name for word in name.split()), 3))[:60]
 
 
