@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
 from unittest.mock import patch
@@ -45,6 +45,11 @@ UNTOLD_FRAMES = 6  # of a prompt, that nothing is learned from: whose voice it w
 GUIDED_STEPS = 2000  # so long cross-attention is led along the text, less and less
 GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame belongs, at first
 
+# Lessons that go on after their end, with the last code again and again and the end due at every frame of it. Without
+# them nothing is learned of a time beyond the target, and a voice that once misses its end never finds it.
+LATE_SHARE = 0.25
+LATE_FRAMES = 50  # at most; the product cuts speech off after a second
+
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 
 PHONEME_SLOTS = 3  # per letter: "w" alone is said as eight phonemes, and CTC needs blanks between equal ones
@@ -61,11 +66,22 @@ class Lesson:
     voice: int
     prompt_tokens: int = 0  # of text_ids, the space after the prompt's text included
     prompt_inputs: int = 0  # of codes, the separator included
+    late_frames: int = 0  # of codes, after the end
 
     @property
     def inputs(self) -> int:
         """Decoder inputs: the start code, the prompt and all frames."""
         return len(self.codes) + 1
+
+    @property
+    def timely_inputs(self) -> int:
+        """Decoder inputs until the end is due."""
+        return self.inputs - self.late_frames
+
+    def with_late_end(self, frames: int) -> Lesson:
+        """Return this lesson with its last code so many times more."""
+        codes = torch.cat((self.codes, self.codes[-1:].expand(frames)))
+        return replace(self, codes=codes, late_frames=frames)
 
     def after(self, prompt: Lesson, separator: int) -> Lesson:
         """Return this lesson with one of the same voice as its prompt; both texts begin and end with a space."""
@@ -80,8 +96,8 @@ class Batch(NamedTuple):
     text_ids: Tensor  # [B, T]
     text_lengths: Tensor  # [B]
     inputs: Tensor  # [B, S] the start code, then the codes
-    targets: Tensor  # [B, S] the codes, then the end code; IGNORED beyond it, at the separator and as a prompt begins
-    lengths: Tensor  # [B] decoder inputs of each row
+    targets: Tensor  # [B, S] the codes, then the end code; IGNORED beyond, at the separator and as a prompt begins
+    lengths: Tensor  # [B] decoder inputs of each row until its end is due
     prompts: Tensor  # [B] of them the prompt's, the separator included
     voices: Tensor  # [B]
     places: Tensor  # [B, S] the text token at which a decoder input belongs if the pace were even
@@ -184,7 +200,8 @@ def batches(lessons: Sequence[Lesson], config: ModelConfig, generator: torch.Gen
         order = torch.randperm(len(lessons), generator=generator).tolist()
         pool: list[Lesson] = []
         for number in order:
-            pool.append(_perhaps_prompted(lessons[number], speech, config, generator))
+            prompted = _perhaps_prompted(lessons[number], speech, config, generator)
+            pool.append(_perhaps_late(prompted, generator))
             if sum(lesson.inputs for lesson in pool) >= BATCHES_PER_POOL * FRAMES_PER_BATCH:
                 yield from _pool_batches(pool, config, generator)
                 pool = []
@@ -209,6 +226,12 @@ def _perhaps_prompted(
     return lesson.after(prompt, config.prompt_separator_code)
 
 
+def _perhaps_late(lesson: Lesson, generator: torch.Generator) -> Lesson:
+    if torch.rand((), generator=generator) >= LATE_SHARE:
+        return lesson
+    return lesson.with_late_end(int(torch.randint(1, LATE_FRAMES + 1, (), generator=generator)))
+
+
 def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Generator) -> Iterator[Batch]:
     groups: list[list[Lesson]] = [[]]
     for lesson in sorted(pool, key=lambda each: each.inputs):
@@ -222,9 +245,9 @@ def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Gene
 
 def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
     """Return the lessons as one padded batch."""
-    lengths = torch.tensor([lesson.inputs for lesson in lessons])
+    lengths = torch.tensor([lesson.timely_inputs for lesson in lessons])
     text_lengths = torch.tensor([len(lesson.text_ids) for lesson in lessons])
-    shape = (len(lessons), int(lengths.max()))
+    shape = (len(lessons), max(lesson.inputs for lesson in lessons))
     inputs = torch.full(shape, config.start_code)
     targets = torch.full(shape, IGNORED)
     text_ids = torch.zeros(len(lessons), int(text_lengths.max()), dtype=torch.int64)
@@ -233,7 +256,7 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
         frames = len(lesson.codes)
         inputs[row, 1 : frames + 1] = lesson.codes
         targets[row, :frames] = lesson.codes
-        targets[row, frames] = config.end_code
+        targets[row, lesson.timely_inputs - 1 : lesson.inputs] = config.end_code
         if lesson.prompt_inputs:
             targets[row, : min(UNTOLD_FRAMES, lesson.prompt_inputs)] = IGNORED
             targets[row, lesson.prompt_inputs - 1] = IGNORED
@@ -249,8 +272,9 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
 def _even_places(lesson: Lesson) -> Tensor:
     """Return the text tokens [inputs] at which the decoder inputs belong, prompt and utterance each at an even pace."""
     prompt = torch.linspace(0, lesson.prompt_tokens, lesson.prompt_inputs + 1)[:-1]
-    utterance = torch.linspace(lesson.prompt_tokens, len(lesson.text_ids) - 1, lesson.inputs - lesson.prompt_inputs)
-    return torch.cat((prompt, utterance))
+    last = len(lesson.text_ids) - 1
+    utterance = torch.linspace(lesson.prompt_tokens, last, lesson.timely_inputs - lesson.prompt_inputs)
+    return torch.cat((prompt, utterance, torch.full((lesson.late_frames,), float(last))))
 
 
 def disturbed(batch: Batch, config: ModelConfig, generator: torch.Generator) -> tuple[Batch, Tensor]:

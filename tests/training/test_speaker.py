@@ -42,6 +42,15 @@ def test_a_row_begins_with_the_start_code_and_ends_with_the_end_code(config: Mod
     assert batch.lengths.tolist() == [3, 5]
 
 
+def test_after_a_late_end_the_end_is_due_at_every_frame(config: ModelConfig) -> None:
+    spoken = lesson(4)
+    batch = collate([spoken.with_late_end(3), lesson(2)], config)
+    end = config.end_code
+    assert batch.inputs[0].tolist() == [config.start_code, *[7] * 7]
+    assert batch.targets[0].tolist() == [7, 7, 7, 7, end, end, end, end]
+    assert batch.lengths.tolist() == [5, 3]  # progress is told as if the lesson had ended in time
+
+
 def test_batches_hold_all_lessons_once_and_no_more_than_their_frames(config: ModelConfig) -> None:
     lessons = [lesson(frames) for frames in range(10, 210)]
     stream = batches(lessons, config, torch.Generator().manual_seed(0))
