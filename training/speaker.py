@@ -45,10 +45,11 @@ UNTOLD_FRAMES = 6  # of a prompt, that nothing is learned from: whose voice it w
 GUIDED_STEPS = 2000  # so long cross-attention is led along the text, less and less
 GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame belongs, at first
 
-# Lessons that go on after their end, with the last code again and again and the end due at every frame of it. Without
-# them nothing is learned of a time beyond the target, and a voice that once misses its end never finds it.
-LATE_SHARE = 0.25
-LATE_FRAMES = 50  # at most; the product cuts speech off after a second
+# Lessons in which one code is held for so many frames more, what comes after it being due at every one of them. Without
+# them a voice that once holds a sound too long has never learned how to leave it, and never comes to its end.
+HELD_SHARE = 0.25
+HELD_AT_THE_END = 0.4  # of those: nothing else is learned of a time beyond the target
+HELD_FRAMES = 50  # at most; the product cuts speech off a second after the target
 
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 
@@ -66,7 +67,8 @@ class Lesson:
     voice: int
     prompt_tokens: int = 0  # of text_ids, the space after the prompt's text included
     prompt_inputs: int = 0  # of codes, the separator included
-    late_frames: int = 0  # of codes, after the end
+    held_from: int = 0  # the decoder input from which
+    held_frames: int = 0  # so many are the same code once more
 
     @property
     def inputs(self) -> int:
@@ -75,13 +77,13 @@ class Lesson:
 
     @property
     def timely_inputs(self) -> int:
-        """Decoder inputs until the end is due."""
-        return self.inputs - self.late_frames
+        """Decoder inputs if no code is held."""
+        return self.inputs - self.held_frames
 
-    def with_late_end(self, frames: int) -> Lesson:
-        """Return this lesson with its last code so many times more."""
-        codes = torch.cat((self.codes, self.codes[-1:].expand(frames)))
-        return replace(self, codes=codes, late_frames=frames)
+    def holding(self, place: int, frames: int) -> Lesson:
+        """Return this lesson with the code at a place, of 0 .. len(codes) - 1, so many times more."""
+        codes = torch.cat((self.codes[: place + 1], self.codes[place].expand(frames), self.codes[place + 1 :]))
+        return replace(self, codes=codes, held_from=place + 2, held_frames=frames)
 
     def after(self, prompt: Lesson, separator: int) -> Lesson:
         """Return this lesson with one of the same voice as its prompt; both texts begin and end with a space."""
@@ -97,7 +99,7 @@ class Batch(NamedTuple):
     text_lengths: Tensor  # [B]
     inputs: Tensor  # [B, S] the start code, then the codes
     targets: Tensor  # [B, S] the codes, then the end code; IGNORED beyond, at the separator and as a prompt begins
-    lengths: Tensor  # [B] decoder inputs of each row until its end is due
+    lengths: Tensor  # [B] decoder inputs of each row, those of a held code left out
     prompts: Tensor  # [B] of them the prompt's, the separator included
     voices: Tensor  # [B]
     places: Tensor  # [B, S] the text token at which a decoder input belongs if the pace were even
@@ -201,7 +203,7 @@ def batches(lessons: Sequence[Lesson], config: ModelConfig, generator: torch.Gen
         pool: list[Lesson] = []
         for number in order:
             prompted = _perhaps_prompted(lessons[number], speech, config, generator)
-            pool.append(_perhaps_late(prompted, generator))
+            pool.append(_perhaps_holding(prompted, generator))
             if sum(lesson.inputs for lesson in pool) >= BATCHES_PER_POOL * FRAMES_PER_BATCH:
                 yield from _pool_batches(pool, config, generator)
                 pool = []
@@ -226,10 +228,14 @@ def _perhaps_prompted(
     return lesson.after(prompt, config.prompt_separator_code)
 
 
-def _perhaps_late(lesson: Lesson, generator: torch.Generator) -> Lesson:
-    if torch.rand((), generator=generator) >= LATE_SHARE:
+def _perhaps_holding(lesson: Lesson, generator: torch.Generator) -> Lesson:
+    if torch.rand((), generator=generator) >= HELD_SHARE:
         return lesson
-    return lesson.with_late_end(int(torch.randint(1, LATE_FRAMES + 1, (), generator=generator)))
+    last = len(lesson.codes) - 1
+    place = last
+    if torch.rand((), generator=generator) >= HELD_AT_THE_END:
+        place = int(torch.randint(lesson.prompt_inputs, last + 1, (), generator=generator))
+    return lesson.holding(place, int(torch.randint(1, HELD_FRAMES + 1, (), generator=generator)))
 
 
 def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Generator) -> Iterator[Batch]:
@@ -256,7 +262,10 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
         frames = len(lesson.codes)
         inputs[row, 1 : frames + 1] = lesson.codes
         targets[row, :frames] = lesson.codes
-        targets[row, lesson.timely_inputs - 1 : lesson.inputs] = config.end_code
+        targets[row, frames] = config.end_code
+        if lesson.held_frames:
+            before = lesson.held_from - 1
+            targets[row, before : before + lesson.held_frames] = targets[row, before + lesson.held_frames].clone()
         if lesson.prompt_inputs:
             targets[row, : min(UNTOLD_FRAMES, lesson.prompt_inputs)] = IGNORED
             targets[row, lesson.prompt_inputs - 1] = IGNORED
@@ -272,9 +281,13 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
 def _even_places(lesson: Lesson) -> Tensor:
     """Return the text tokens [inputs] at which the decoder inputs belong, prompt and utterance each at an even pace."""
     prompt = torch.linspace(0, lesson.prompt_tokens, lesson.prompt_inputs + 1)[:-1]
-    last = len(lesson.text_ids) - 1
-    utterance = torch.linspace(lesson.prompt_tokens, last, lesson.timely_inputs - lesson.prompt_inputs)
-    return torch.cat((prompt, utterance, torch.full((lesson.late_frames,), float(last))))
+    spoken_inputs = lesson.timely_inputs - lesson.prompt_inputs
+    utterance = torch.linspace(lesson.prompt_tokens, len(lesson.text_ids) - 1, spoken_inputs)
+    places = torch.cat((prompt, utterance))
+    if not lesson.held_frames:
+        return places
+    before, after = places[: lesson.held_from], places[lesson.held_from :]
+    return torch.cat((before, before[-1:].expand(lesson.held_frames), after))
 
 
 def disturbed(batch: Batch, config: ModelConfig, generator: torch.Generator) -> tuple[Batch, Tensor]:

@@ -1,5 +1,6 @@
 """What the speaker learns from: batches with an end, voice prompts, disturbed inputs, codes that voices share."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,13 +43,15 @@ def test_a_row_begins_with_the_start_code_and_ends_with_the_end_code(config: Mod
     assert batch.lengths.tolist() == [3, 5]
 
 
-def test_after_a_late_end_the_end_is_due_at_every_frame(config: ModelConfig) -> None:
-    spoken = lesson(4)
-    batch = collate([spoken.with_late_end(3), lesson(2)], config)
-    end = config.end_code
-    assert batch.inputs[0].tolist() == [config.start_code, *[7] * 7]
-    assert batch.targets[0].tolist() == [7, 7, 7, 7, end, end, end, end]
-    assert batch.lengths.tolist() == [5, 3]  # progress is told as if the lesson had ended in time
+def test_while_a_code_is_held_what_comes_after_it_is_due(config: ModelConfig) -> None:
+    spoken = replace(lesson(4), codes=torch.tensor([5, 6, 7, 8]))
+    batch = collate([spoken, spoken.holding(3, 2), spoken.holding(1, 3)], config)
+    start, end = config.start_code, config.end_code
+    assert batch.inputs.tolist()[1:] == [[start, 5, 6, 7, 8, 8, 8, start], [start, 5, 6, 6, 6, 6, 7, 8]]
+    assert batch.targets.tolist()[1:] == [[5, 6, 7, 8, end, end, end, IGNORED], [5, 6, 7, 7, 7, 7, 8, end]]
+    assert batch.lengths.tolist() == [5, 5, 5]  # progress is told as if nothing had been held
+    timely, _, held = batch.places
+    assert held.tolist() == [*timely[:3].tolist(), *[timely[2].item()] * 3, *timely[3:5].tolist()]
 
 
 def test_batches_hold_all_lessons_once_and_no_more_than_their_frames(config: ModelConfig) -> None:
@@ -110,7 +113,7 @@ def test_places_run_evenly_over_prompt_and_utterance(config: ModelConfig) -> Non
 def test_the_first_voice_speaks_without_a_prompt_too_the_other_never(config: ModelConfig) -> None:
     lessons = [lesson(50, code=7, voice=number % 2) for number in range(200)]
     stream = batches(lessons, config, torch.Generator().manual_seed(0))
-    met = [next(stream) for _ in range(10)]
+    met = [next(stream) for _ in range(100)]
     prompted = [torch.cat([batch.prompts[batch.voices == voice] for batch in met]) > 0 for voice in (0, 1)]
     assert 0.1 < prompted[0].float().mean() < 0.5
     assert prompted[1].all()
