@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 
 # oneDNN makes a kernel for every shape that it meets, and by default keeps 1024 of them: texts of all lengths then fill
-# tens of megabytes. A step needs about eight, a pass of the codec about forty.
+# tens of megabytes. In six minutes as many rows were spoken with 64 of them as with 256 or 1024.
 KERNELS_VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 KERNELS_KEPT = 128
 
