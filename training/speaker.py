@@ -49,7 +49,8 @@ GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame
 # them a voice that once holds a sound too long has never learned how to leave it, and never comes to its end.
 HELD_SHARE = 0.25
 HELD_AT_THE_END = 0.4  # of those: nothing else is learned of a time beyond the target
-HELD_FRAMES = 50  # at most; the product cuts speech off a second after the target
+HELD_FRAMES_AT_THE_END = 50  # at most; the product cuts speech off a second after the target
+HELD_FRAMES_BEFORE = 15  # at most
 
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 
@@ -80,6 +81,12 @@ class Lesson:
         """Decoder inputs if no code is held."""
         return self.inputs - self.held_frames
 
+    @property
+    def due_inputs(self) -> int:
+        """Decoder inputs until the end is due; what is held before it counts, or the pace gets loose."""
+        held_at_the_end = self.held_from == self.timely_inputs
+        return self.timely_inputs if held_at_the_end else self.inputs
+
     def holding(self, place: int, frames: int) -> Lesson:
         """Return this lesson with the code at a place, of 0 .. len(codes) - 1, so many times more."""
         codes = torch.cat((self.codes[: place + 1], self.codes[place].expand(frames), self.codes[place + 1 :]))
@@ -99,7 +106,7 @@ class Batch(NamedTuple):
     text_lengths: Tensor  # [B]
     inputs: Tensor  # [B, S] the start code, then the codes
     targets: Tensor  # [B, S] the codes, then the end code; IGNORED beyond, at the separator and as a prompt begins
-    lengths: Tensor  # [B] decoder inputs of each row, those of a held code left out
+    lengths: Tensor  # [B] decoder inputs of each row until its end is due
     prompts: Tensor  # [B] of them the prompt's, the separator included
     voices: Tensor  # [B]
     places: Tensor  # [B, S] the text token at which a decoder input belongs if the pace were even
@@ -231,11 +238,11 @@ def _perhaps_prompted(
 def _perhaps_holding(lesson: Lesson, generator: torch.Generator) -> Lesson:
     if torch.rand((), generator=generator) >= HELD_SHARE:
         return lesson
-    last = len(lesson.codes) - 1
-    place = last
-    if torch.rand((), generator=generator) >= HELD_AT_THE_END:
-        place = int(torch.randint(lesson.prompt_inputs, last + 1, (), generator=generator))
-    return lesson.holding(place, int(torch.randint(1, HELD_FRAMES + 1, (), generator=generator)))
+    place, most_frames = len(lesson.codes) - 1, HELD_FRAMES_AT_THE_END
+    if place > lesson.prompt_inputs and torch.rand((), generator=generator) >= HELD_AT_THE_END:
+        place = int(torch.randint(lesson.prompt_inputs, place, (), generator=generator))
+        most_frames = HELD_FRAMES_BEFORE
+    return lesson.holding(place, int(torch.randint(1, most_frames + 1, (), generator=generator)))
 
 
 def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Generator) -> Iterator[Batch]:
@@ -251,7 +258,7 @@ def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Gene
 
 def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
     """Return the lessons as one padded batch."""
-    lengths = torch.tensor([lesson.timely_inputs for lesson in lessons])
+    lengths = torch.tensor([lesson.due_inputs for lesson in lessons])
     text_lengths = torch.tensor([len(lesson.text_ids) for lesson in lessons])
     shape = (len(lessons), max(lesson.inputs for lesson in lessons))
     inputs = torch.full(shape, config.start_code)

@@ -49,20 +49,20 @@ def test_while_a_code_is_held_what_comes_after_it_is_due(config: ModelConfig) ->
     start, end = config.start_code, config.end_code
     assert batch.inputs.tolist()[1:] == [[start, 5, 6, 7, 8, 8, 8, start], [start, 5, 6, 6, 6, 6, 7, 8]]
     assert batch.targets.tolist()[1:] == [[5, 6, 7, 8, end, end, end, IGNORED], [5, 6, 7, 7, 7, 7, 8, end]]
-    assert batch.lengths.tolist() == [5, 5, 5]  # progress is told as if nothing had been held
+    assert batch.lengths.tolist() == [5, 5, 8]  # only a late end comes after the time that was asked for
     timely, _, held = batch.places
     assert held.tolist() == [*timely[:3].tolist(), *[timely[2].item()] * 3, *timely[3:5].tolist()]
 
 
 def test_batches_hold_all_lessons_once_and_no_more_than_their_frames(config: ModelConfig) -> None:
-    lessons = [lesson(frames) for frames in range(10, 210)]
+    lessons = [replace(lesson(frames), phoneme_ids=(frames,)) for frames in range(10, 210)]
     stream = batches(lessons, config, torch.Generator().manual_seed(0))
     met: list[int] = []
     while len(met) < len(lessons):
         batch = next(stream)
         assert batch.inputs.numel() <= FRAMES_PER_BATCH
-        met += (batch.lengths - batch.prompts).tolist()
-    assert sorted(met) == [each.inputs for each in lessons]
+        met += batch.phonemes[batch.phoneme_counts.cumsum(0) - 1].tolist()  # the last one is no prompt's
+    assert sorted(met) == list(range(10, 210))
 
 
 def test_disturbing_changes_some_inputs_but_neither_start_nor_targets(config: ModelConfig) -> None:
