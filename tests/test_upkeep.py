@@ -9,6 +9,8 @@ import pytest
 
 from voice_core.upkeep import KERNELS_KEPT, KERNELS_VARIABLE, give_back_freed
 
+pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+
 BLOCKS, BLOCK_BYTES = 40_000, 1000  # too small to be mapped one by one
 
 
@@ -20,8 +22,6 @@ def own_bytes() -> int:
 
 def test_what_lies_idle_below_memory_in_use_goes_back() -> None:
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "malloc_trim"):
-        pytest.skip("the C library is not glibc")
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     blocks = [libc.malloc(BLOCK_BYTES) for _ in range(BLOCKS)]
     for block in blocks:
@@ -42,7 +42,8 @@ def test_few_kernels_are_kept_unless_the_operator_says_how_many(operators: str |
     program = f"""
 import os, threading
 from voice_core.upkeep import keep_memory_low
-keep_memory_low(), keep_memory_low()
+keep_memory_low()
+keep_memory_low()
 print(os.environ[{KERNELS_VARIABLE!r}], sum(thread.name == "upkeep" for thread in threading.enumerate()))
 """
     said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)

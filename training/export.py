@@ -2,7 +2,7 @@
 
     python training/export.py --voice DIRECTORY --out voice_core/embedded
 
-Of several directories, states of one run at different steps, the package gets the mean weights: they are mostly better
+Of several directories, states of one run at different steps, the package gets the mean weights: they can be better
 than the last ones (Izmailov et al., https://arxiv.org/abs/1803.05407).
 `--sharpness` multiplies the logits for good, as if the caller had divided the temperature by it: a small network
 spreads probability over wrong codes, and the product's default temperature was chosen for large ones. Choose both on

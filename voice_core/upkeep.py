@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 
 # oneDNN makes a kernel for every shape that it meets, and by default keeps 1024 of them: texts of all lengths then fill
-# tens of megabytes. In six minutes as many rows were spoken with 64 of them as with 256 or 1024.
+# tens of megabytes. This many were chosen, not measured for speed.
 KERNELS_VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 KERNELS_KEPT = 128
 
@@ -30,7 +30,7 @@ def give_back_freed() -> bool:
     """Give the pages that the C library keeps for later back to the system; False where it can't (it isn't glibc).
 
     glibc has a heap for nearly every thread, and what one thread has freed another one's heap can't use: under load of
-    many threads half as much as is in use lies idle, and grows.
+    many threads the pages that lie idle grow in number.
     """
     trim = _trim()
     if trim is None:
