@@ -45,12 +45,14 @@ UNTOLD_FRAMES = 6  # of a prompt, that nothing is learned from: whose voice it w
 GUIDED_STEPS = 2000  # so long cross-attention is led along the text, less and less
 GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame belongs, at first
 
-# Lessons in which one code is held for so many frames more, what comes after it being due at every one of them. Without
-# them a voice that once holds a sound too long has never learned how to leave it, and never comes to its end.
-HELD_SHARE = 0.25
-HELD_AT_THE_END = 0.4  # of those: nothing else is learned of a time beyond the target
-HELD_FRAMES_AT_THE_END = 50  # at most; the product cuts speech off a second after the target
-HELD_FRAMES_BEFORE = 15  # at most
+# Lessons in which one code is held for so many frames more, what comes after it being due at every one of them; then
+# the speech hurries, and what isn't made up comes after its time. Without them a voice that once holds a sound too
+# long has never learned how to leave it: time, by which it knows what to say, stands still beyond the target.
+DELAYED_SHARE = 0.3
+DELAYED_AT_THE_END = 0.3  # of those
+DELAY_FRAMES_AT_THE_END = 50  # at most; the product cuts speech off a second after the target
+DELAY_FRAMES_BEFORE = 30  # at most
+HURRY = 0.2  # of the frames after a delay may be left out
 
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 
@@ -68,29 +70,30 @@ class Lesson:
     voice: int
     prompt_tokens: int = 0  # of text_ids, the space after the prompt's text included
     prompt_inputs: int = 0  # of codes, the separator included
-    held_from: int = 0  # the decoder input from which
-    held_frames: int = 0  # so many are the same code once more
+    moments: Tensor | None = None  # [inputs - 1] the frame of each decoder input but the first, if not each once
 
     @property
     def inputs(self) -> int:
         """Decoder inputs: the start code, the prompt and all frames."""
-        return len(self.codes) + 1
-
-    @property
-    def timely_inputs(self) -> int:
-        """Decoder inputs if no code is held."""
-        return self.inputs - self.held_frames
+        return len(self.codes if self.moments is None else self.moments) + 1
 
     @property
     def due_inputs(self) -> int:
-        """Decoder inputs until the end is due; what is held before it counts, or the pace gets loose."""
-        held_at_the_end = self.held_from == self.timely_inputs
-        return self.timely_inputs if held_at_the_end else self.inputs
+        """Decoder inputs until the end is due, whether or not it comes late."""
+        return len(self.codes) + 1
 
-    def holding(self, place: int, frames: int) -> Lesson:
-        """Return this lesson with the code at a place, of 0 .. len(codes) - 1, so many times more."""
-        codes = torch.cat((self.codes[: place + 1], self.codes[place].expand(frames), self.codes[place + 1 :]))
-        return replace(self, codes=codes, held_from=place + 2, held_frames=frames)
+    def delayed(self, place: int, frames: int, generator: torch.Generator) -> Lesson:
+        """Return this lesson with one code, of 0 .. len(codes) - 1, held for so many frames more, then in a hurry.
+
+        What is left out to make up for them are codes that are equal to those before, as long as there are any.
+        """
+        rest = torch.arange(place + 1, len(self.codes))
+        left_out = min(frames, int(HURRY * len(rest)))
+        repeated = self.codes[place + 1 :] == self.codes[place:-1]
+        by_weight = (torch.rand(len(rest), generator=generator) - repeated.float()).argsort()
+        hurried = rest[by_weight[left_out:]].sort().values
+        moments = torch.cat((torch.arange(place + 1), torch.full((frames,), place), hurried))
+        return replace(self, moments=moments)
 
     def after(self, prompt: Lesson, separator: int) -> Lesson:
         """Return this lesson with one of the same voice as its prompt; both texts begin and end with a space."""
@@ -210,7 +213,7 @@ def batches(lessons: Sequence[Lesson], config: ModelConfig, generator: torch.Gen
         pool: list[Lesson] = []
         for number in order:
             prompted = _perhaps_prompted(lessons[number], speech, config, generator)
-            pool.append(_perhaps_holding(prompted, generator))
+            pool.append(_perhaps_delayed(prompted, generator))
             if sum(lesson.inputs for lesson in pool) >= BATCHES_PER_POOL * FRAMES_PER_BATCH:
                 yield from _pool_batches(pool, config, generator)
                 pool = []
@@ -235,14 +238,14 @@ def _perhaps_prompted(
     return lesson.after(prompt, config.prompt_separator_code)
 
 
-def _perhaps_holding(lesson: Lesson, generator: torch.Generator) -> Lesson:
-    if torch.rand((), generator=generator) >= HELD_SHARE:
+def _perhaps_delayed(lesson: Lesson, generator: torch.Generator) -> Lesson:
+    if torch.rand((), generator=generator) >= DELAYED_SHARE:
         return lesson
-    place, most_frames = len(lesson.codes) - 1, HELD_FRAMES_AT_THE_END
-    if place > lesson.prompt_inputs and torch.rand((), generator=generator) >= HELD_AT_THE_END:
+    place, most_frames = len(lesson.codes) - 1, DELAY_FRAMES_AT_THE_END
+    if place > lesson.prompt_inputs and torch.rand((), generator=generator) >= DELAYED_AT_THE_END:
         place = int(torch.randint(lesson.prompt_inputs, place, (), generator=generator))
-        most_frames = HELD_FRAMES_BEFORE
-    return lesson.holding(place, int(torch.randint(1, most_frames + 1, (), generator=generator)))
+        most_frames = DELAY_FRAMES_BEFORE
+    return lesson.delayed(place, int(torch.randint(1, most_frames + 1, (), generator=generator)), generator)
 
 
 def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Generator) -> Iterator[Batch]:
@@ -266,17 +269,15 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
     text_ids = torch.zeros(len(lessons), int(text_lengths.max()), dtype=torch.int64)
     places = torch.zeros(shape)
     for row, lesson in enumerate(lessons):
-        frames = len(lesson.codes)
-        inputs[row, 1 : frames + 1] = lesson.codes
-        targets[row, :frames] = lesson.codes
-        targets[row, frames] = config.end_code
-        if lesson.held_frames:
-            before = lesson.held_from - 1
-            targets[row, before : before + lesson.held_frames] = targets[row, before + lesson.held_frames].clone()
+        moments = torch.arange(len(lesson.codes)) if lesson.moments is None else lesson.moments
+        following = torch.searchsorted(moments, moments, right=True)  # while a code is held, what comes after it
+        inputs[row, 1 : lesson.inputs] = lesson.codes[moments]
+        spoken = torch.cat((lesson.codes[moments], torch.tensor([config.end_code])))
+        targets[row, : lesson.inputs] = spoken[torch.cat((torch.tensor([0]), following))]
         if lesson.prompt_inputs:
             targets[row, : min(UNTOLD_FRAMES, lesson.prompt_inputs)] = IGNORED
             targets[row, lesson.prompt_inputs - 1] = IGNORED
-        places[row, : lesson.inputs] = _even_places(lesson)
+        places[row, : lesson.inputs] = _even_places(lesson)[torch.cat((torch.tensor([0]), moments + 1))]
         text_ids[row, : len(lesson.text_ids)] = torch.tensor(lesson.text_ids)
     phonemes = torch.tensor([phoneme for lesson in lessons for phoneme in lesson.phoneme_ids])
     counts = torch.tensor([len(lesson.phoneme_ids) for lesson in lessons])
@@ -286,15 +287,10 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
 
 
 def _even_places(lesson: Lesson) -> Tensor:
-    """Return the text tokens [inputs] at which the decoder inputs belong, prompt and utterance each at an even pace."""
+    """Return the text tokens at which the start and the frames belong, prompt and utterance each at an even pace."""
     prompt = torch.linspace(0, lesson.prompt_tokens, lesson.prompt_inputs + 1)[:-1]
-    spoken_inputs = lesson.timely_inputs - lesson.prompt_inputs
-    utterance = torch.linspace(lesson.prompt_tokens, len(lesson.text_ids) - 1, spoken_inputs)
-    places = torch.cat((prompt, utterance))
-    if not lesson.held_frames:
-        return places
-    before, after = places[: lesson.held_from], places[lesson.held_from :]
-    return torch.cat((before, before[-1:].expand(lesson.held_frames), after))
+    utterance = torch.linspace(lesson.prompt_tokens, len(lesson.text_ids) - 1, lesson.due_inputs - lesson.prompt_inputs)
+    return torch.cat((prompt, utterance))
 
 
 def disturbed(batch: Batch, config: ModelConfig, generator: torch.Generator) -> tuple[Batch, Tensor]:

@@ -45,13 +45,27 @@ def test_a_row_begins_with_the_start_code_and_ends_with_the_end_code(config: Mod
 
 def test_while_a_code_is_held_what_comes_after_it_is_due(config: ModelConfig) -> None:
     spoken = replace(lesson(4), codes=torch.tensor([5, 6, 7, 8]))
-    batch = collate([spoken, spoken.holding(3, 2), spoken.holding(1, 3)], config)
+    generator = torch.Generator().manual_seed(0)
+    batch = collate([spoken, spoken.delayed(3, 2, generator), spoken.delayed(1, 3, generator)], config)
     start, end = config.start_code, config.end_code
     assert batch.inputs.tolist()[1:] == [[start, 5, 6, 7, 8, 8, 8, start], [start, 5, 6, 6, 6, 6, 7, 8]]
     assert batch.targets.tolist()[1:] == [[5, 6, 7, 8, end, end, end, IGNORED], [5, 6, 7, 7, 7, 7, 8, end]]
-    assert batch.lengths.tolist() == [5, 5, 8]  # only a late end comes after the time that was asked for
+    assert batch.lengths.tolist() == [5, 5, 5]  # of the time that was asked for
     timely, _, held = batch.places
     assert held.tolist() == [*timely[:3].tolist(), *[timely[2].item()] * 3, *timely[3:5].tolist()]
+
+
+def test_speech_hurries_after_a_delay_and_leaves_out_repeated_codes_first(config: ModelConfig) -> None:
+    codes = torch.tensor([4, 9, 5, 5, 6, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22])
+    spoken, generator = replace(lesson(22), codes=codes), torch.Generator().manual_seed(0)
+    batch = collate([spoken.delayed(1, 2, generator), spoken.delayed(1, 9, generator)], config)
+    shortly, long = batch.inputs.tolist()
+    assert shortly[:23] == [config.start_code, 4, 9, 9, 9, 5, *range(6, 23)]
+    assert batch.targets[0, 2:6].tolist() == [5, 5, 5, 6]
+    assert len(long) == 1 + 22 + 9 - 4  # a fifth of the 20 frames that were left is made up
+    assert long[:12] == [config.start_code, 4, *[9] * 10]
+    assert long[12:] == sorted(set(long[12:]))
+    assert batch.targets[1, -1] == config.end_code
 
 
 def test_batches_hold_all_lessons_once_and_no_more_than_their_frames(config: ModelConfig) -> None:
