@@ -45,14 +45,15 @@ UNTOLD_FRAMES = 6  # of a prompt, that nothing is learned from: whose voice it w
 GUIDED_STEPS = 2000  # so long cross-attention is led along the text, less and less
 GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame belongs, at first
 
-# Lessons in which one code is held for so many frames more, what comes after it being due at every one of them; then
-# the speech hurries, and what isn't made up comes after its time. Without them a voice that once holds a sound too
-# long has never learned how to leave it: time, by which it knows what to say, stands still beyond the target.
+# Lessons that fall behind: one code is held for so many frames more, or many are said twice, and what comes next is due
+# at every one of them; then the speech hurries, and what isn't made up comes after its time. Without them a voice that
+# once is late has never learned how to go on: time, by which it knows what to say, stands still beyond the target.
 DELAYED_SHARE = 0.3
 DELAYED_AT_THE_END = 0.3  # of those
 DELAY_FRAMES_AT_THE_END = 50  # at most; the product cuts speech off a second after the target
 DELAY_FRAMES_BEFORE = 30  # at most
-HURRY = 0.2  # of the frames after a delay may be left out
+SPREAD_DELAYS = 0.5  # of those before the end
+HURRY = 0.3  # of the frames after a delay may be left out
 
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 
@@ -82,17 +83,19 @@ class Lesson:
         """Decoder inputs until the end is due, whether or not it comes late."""
         return len(self.codes) + 1
 
-    def delayed(self, place: int, frames: int, generator: torch.Generator) -> Lesson:
-        """Return this lesson with one code, of 0 .. len(codes) - 1, held for so many frames more, then in a hurry.
+    def delayed(self, place: int, frames: int, generator: torch.Generator, *, spread: bool = False) -> Lesson:
+        """Return this lesson so many frames late from a place, of 0 .. len(codes) - 1, on, then in a hurry.
 
-        What is left out to make up for them are codes that are equal to those before, as long as there are any.
+        The code there is held; or, where the delay is to be `spread`, it and those after it are said twice.
+        What is left out to make up for it are codes that are equal to those before, as long as there are any.
         """
-        rest = torch.arange(place + 1, len(self.codes))
+        held = torch.full((frames,), place) if not spread else torch.arange(place, len(self.codes))[:frames]
+        said_once = torch.arange(int(held[-1]) + 1)
+        rest = torch.arange(len(said_once), len(self.codes))
         left_out = min(frames, int(HURRY * len(rest)))
-        repeated = self.codes[place + 1 :] == self.codes[place:-1]
+        repeated = self.codes[rest] == self.codes[rest - 1]
         by_weight = (torch.rand(len(rest), generator=generator) - repeated.float()).argsort()
-        hurried = rest[by_weight[left_out:]].sort().values
-        moments = torch.cat((torch.arange(place + 1), torch.full((frames,), place), hurried))
+        moments = torch.cat((said_once, held, rest[by_weight[left_out:]])).sort().values
         return replace(self, moments=moments)
 
     def after(self, prompt: Lesson, separator: int) -> Lesson:
@@ -231,21 +234,29 @@ def _prompts_of_voices(lessons: Sequence[Lesson]) -> list[list[Lesson]]:
 def _perhaps_prompted(
     lesson: Lesson, prompts: Sequence[Sequence[Lesson]], config: ModelConfig, generator: torch.Generator
 ) -> Lesson:
-    if torch.rand((), generator=generator) >= PROMPTED[lesson.voice]:
+    if not _falls(PROMPTED[lesson.voice], generator):
         return lesson
     choices = prompts[lesson.voice]
-    prompt = choices[int(torch.randint(len(choices), (), generator=generator))]
+    prompt = choices[_between(0, len(choices) - 1, generator)]
     return lesson.after(prompt, config.prompt_separator_code)
 
 
 def _perhaps_delayed(lesson: Lesson, generator: torch.Generator) -> Lesson:
-    if torch.rand((), generator=generator) >= DELAYED_SHARE:
-        return lesson
-    place, most_frames = len(lesson.codes) - 1, DELAY_FRAMES_AT_THE_END
-    if place > lesson.prompt_inputs and torch.rand((), generator=generator) >= DELAYED_AT_THE_END:
-        place = int(torch.randint(lesson.prompt_inputs, place, (), generator=generator))
-        most_frames = DELAY_FRAMES_BEFORE
-    return lesson.delayed(place, int(torch.randint(1, most_frames + 1, (), generator=generator)), generator)
+    if _falls(DELAYED_SHARE, generator):
+        last = len(lesson.codes) - 1
+        if last <= lesson.prompt_inputs or _falls(DELAYED_AT_THE_END, generator):
+            return lesson.delayed(last, _between(1, DELAY_FRAMES_AT_THE_END, generator), generator)
+        place, frames = _between(lesson.prompt_inputs, last - 1, generator), _between(1, DELAY_FRAMES_BEFORE, generator)
+        return lesson.delayed(place, frames, generator, spread=_falls(SPREAD_DELAYS, generator))
+    return lesson
+
+
+def _falls(share: float, generator: torch.Generator) -> bool:
+    return torch.rand((), generator=generator).item() < share
+
+
+def _between(first: int, last: int, generator: torch.Generator) -> int:
+    return int(torch.randint(first, last + 1, (), generator=generator))
 
 
 def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Generator) -> Iterator[Batch]:

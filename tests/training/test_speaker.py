@@ -62,10 +62,20 @@ def test_speech_hurries_after_a_delay_and_leaves_out_repeated_codes_first(config
     shortly, long = batch.inputs.tolist()
     assert shortly[:23] == [config.start_code, 4, 9, 9, 9, 5, *range(6, 23)]
     assert batch.targets[0, 2:6].tolist() == [5, 5, 5, 6]
-    assert len(long) == 1 + 22 + 9 - 4  # a fifth of the 20 frames that were left is made up
+    assert len(long) == 1 + 22 + 9 - 6  # 0.3 of the 20 frames that were left are made up
     assert long[:12] == [config.start_code, 4, *[9] * 10]
     assert long[12:] == sorted(set(long[12:]))
     assert batch.targets[1, -1] == config.end_code
+
+
+def test_a_spread_delay_says_many_codes_twice(config: ModelConfig) -> None:
+    spoken = replace(lesson(6), codes=torch.tensor([5, 6, 7, 8, 9, 10]))
+    late = spoken.delayed(1, 3, torch.Generator().manual_seed(0), spread=True)
+    end = spoken.delayed(4, 3, torch.Generator().manual_seed(0), spread=True)
+    batch = collate([late, end], config)
+    assert batch.inputs[0].tolist() == [config.start_code, 5, 6, 6, 7, 7, 8, 8, 9, 10]
+    assert batch.targets[0].tolist() == [5, 6, 7, 7, 8, 8, 9, 9, 10, config.end_code]
+    assert batch.inputs[1, :9].tolist() == [config.start_code, 5, 6, 7, 8, 9, 9, 10, 10]
 
 
 def test_batches_hold_all_lessons_once_and_no_more_than_their_frames(config: ModelConfig) -> None:
