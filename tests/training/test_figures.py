@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.evaluate import Figures, Pace
+from training.teacher import VOICES
 from voice_core.embedded import DIRECTORY as EMBEDDED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -22,6 +23,9 @@ def test_the_model_card_tells_the_measured_figures(figures: Figures) -> None:
     for pace in figures.paces.values():
         assert f"{pace.per:.3f}" in CARD
         assert f"{pace.length_ratio:.3f} ± {pace.length_sd:.3f}" in CARD
+    for voice, per in figures.voices.items():
+        assert f"`{voice}`" in CARD
+        assert f"{per:.3f}" in CARD
     assert f"{figures.audio_s_per_core_s:.1f}" in CARD
     assert figures.codec_log_mel is not None
     assert f"{figures.codec_log_mel:.2f}" in CARD
@@ -34,7 +38,8 @@ def test_the_readme_tells_the_measured_error_rate(figures: Figures) -> None:
 
 def test_the_measured_voice_can_be_understood_ends_and_keeps_time(figures: Figures) -> None:
     assert figures.sentences == 100
-    assert figures.per <= 0.05
+    assert figures.voices.keys() == {voice.name for voice in VOICES}
+    assert max(figures.voices.values()) <= 0.05
     assert figures.ended >= 0.99
     for pace in figures.paces.values():
         assert abs(pace.length_ratio - 1) <= 0.03
