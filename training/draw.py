@@ -22,7 +22,7 @@ from training.teacher import Teacher
 from training.texts import visible
 from voice_core.synthesizer import EMBEDDED, Synthesizer
 
-TEXT = "The old sailor told stories about distant islands."
+TEXT = "The ferry leaves at noon and comes back before dark."
 WORDS_PER_MINUTE = 170
 
 WINDOW, HOP = 512, 80  # samples at 16 kHz: 31 Hz a row, 5 ms a column
