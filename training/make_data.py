@@ -53,7 +53,8 @@ def main() -> None:
     while seconds_left > 0:
         file = shard_path(arguments.out, index)
         if not file.exists():
-            seed = arguments.seed * 10_000 + index  # a shard is the same whatever was made before it
+            # A shard has the same texts whatever was made before it. The teacher's hisses go on from what it said last.
+            seed = arguments.seed * 10_000 + index
             said = spoken(teacher, wordnet, seed, min(seconds_left, SHARD_SECONDS), keep, in_all_voices=in_all_voices)
             write_shard(file, list(said))
             print(f"{file.name} written", flush=True)
