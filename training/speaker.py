@@ -244,7 +244,7 @@ def _perhaps_prompted(
 def _perhaps_delayed(lesson: Lesson, generator: torch.Generator) -> Lesson:
     if _falls(DELAYED_SHARE, generator):
         last = len(lesson.codes) - 1
-        if last <= lesson.prompt_inputs or _falls(DELAYED_AT_THE_END, generator):
+        if _falls(DELAYED_AT_THE_END, generator):
             return lesson.delayed(last, _between(1, DELAY_FRAMES_AT_THE_END, generator), generator)
         place, frames = _between(lesson.prompt_inputs, last - 1, generator), _between(1, DELAY_FRAMES_BEFORE, generator)
         return lesson.delayed(place, frames, generator, spread=_falls(SPREAD_DELAYS, generator))
