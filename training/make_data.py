@@ -2,14 +2,19 @@
 
 python training/make_data.py --hours 3 --out DIRECTORY                    # sound, for codec and recogniser
 python training/make_data.py --hours 60 --out DIRECTORY --codec DIRECTORY # codes, for the speaker
+
+A shard of a seed, an hour of speech, holds the same whichever others are made before it or beside it.
 """
 
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
-from math import exp, log
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from math import ceil, exp, log
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
@@ -41,25 +46,43 @@ def main() -> None:
     parser.add_argument("--hours", type=float, required=True, help="of speech")
     parser.add_argument("--codec", type=Path, help="directory of a codec: keep its codes instead of the sound")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="so many shards are made at a time")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    keep = _as_samples if arguments.codec is None else _as_codes(arguments.codec)
-    in_all_voices = arguments.codec is None  # the codec must know which sounds of the voices are each other's like
-    teacher, wordnet = Teacher(), read_wordnet()
-    seconds_left = arguments.hours * 3600
-    index = 0
-    while seconds_left > 0:
-        file = shard_path(arguments.out, index)
-        if not file.exists():
-            # A shard has the same texts whatever was made before it. The teacher's hisses go on from what it said last.
-            seed = arguments.seed * 10_000 + index
-            said = spoken(teacher, wordnet, seed, min(seconds_left, SHARD_SECONDS), keep, in_all_voices=in_all_voices)
-            write_shard(file, list(said))
-            print(f"{file.name} written", flush=True)
-        seconds_left -= SHARD_SECONDS
-        index += 1
+    # A process for each shard: the teacher's noise goes on from all that its process has said.
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+        pending = [pool.submit(make_shard, order) for order in orders(arguments) if not order.file.exists()]
+        for shard in as_completed(pending):
+            print(f"{shard.result().name} written", flush=True)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A shard that shall be made."""
+
+    file: Path
+    seed: int
+    seconds: float
+    codec: Path | None
+
+
+def orders(arguments: Namespace) -> Iterator[Order]:
+    """Yield the shards of a call."""
+    seconds = arguments.hours * 3600
+    for index in range(ceil(seconds / SHARD_SECONDS)):
+        file, seed = shard_path(arguments.out, index), arguments.seed * 10_000 + index
+        yield Order(file, seed, min(seconds - index * SHARD_SECONDS, SHARD_SECONDS), arguments.codec)
+
+
+def make_shard(order: Order) -> Path:
+    """Write a shard, and return its file. Call it once a process."""
+    torch.set_num_threads(1)
+    keep = _as_samples if order.codec is None else _as_codes(order.codec)
+    in_all_voices = order.codec is None  # the codec must know which sounds of the voices are each other's like
+    said = spoken(Teacher(), read_wordnet(), order.seed, order.seconds, keep, in_all_voices=in_all_voices)
+    write_shard(order.file, list(said))
+    return order.file
 
 
 def spoken(
