@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
-from training.evaluate import speak_here
+from training.evaluate import segments_of
 from training.teacher import Teacher
 from training.texts import visible
 from voice_core.synthesizer import EMBEDDED, Synthesizer
@@ -39,7 +39,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     synthesizer = Synthesizer.load(arguments.model, device="cpu")
-    voice = np.concatenate([speech.samples for speech in speak_here(synthesizer, arguments.text)])
+    spoken = synthesizer.speak(segments_of(synthesizer, arguments.text))
+    voice = np.concatenate([speech.samples for (speech,) in spoken])
     synthesizer.close()
     pictures = [spectrogram(sound) for sound in (Teacher().speak(visible(arguments.text), WORDS_PER_MINUTE), voice)]
     width = max(picture.shape[1] for picture in pictures)

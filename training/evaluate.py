@@ -42,7 +42,7 @@ from training.teacher import Teacher
 from training.texts import visible
 from voice_core.codec.codec import Codec
 from voice_core.planning import plan
-from voice_core.speech import DEFAULT_VOICE, Sampling, Segment, Speech
+from voice_core.speech import DEFAULT_VOICE, Sampling, Segment
 from voice_core.synthesizer import EMBEDDED, Synthesizer, codec_directory
 
 SENTENCES_FILE = Path(__file__).parent / "test_sentences.txt"
@@ -174,23 +174,28 @@ def audio_per_core_second(model: str, sentences: Sequence[str]) -> float:
     """Return seconds of speech a second of this process's CPU time, one sentence at a time."""
     synthesizer = Synthesizer.load(model, device="cpu")
     begun = time.process_time()
-    seconds = sum(speech.seconds for sentence in sentences for speech in speak_here(synthesizer, sentence))
+    seconds = sum(
+        speech.seconds for sentence in sentences for (speech,) in synthesizer.speak(segments_of(synthesizer, sentence))
+    )
     took = time.process_time() - begun
     synthesizer.close()
     return seconds / took
 
 
-def speak_here(synthesizer: Synthesizer, sentence: str) -> list[Speech]:
-    """Speak a sentence in this process, planned as the service plans it; one speech a segment."""
+def segments_of(synthesizer: Synthesizer, text: str, *, seed: int = 0, stretch: float = 1.0) -> list[Segment]:
+    """Return the segments of a text as the service plans them, each to take `stretch` times the estimate."""
     facts = synthesizer.facts
     planned = plan(
-        sentence, longest_seconds=facts.longest_seconds, language="en", text_normaliser=facts.text_normaliser
+        text,
+        longest_seconds=facts.longest_seconds,
+        language="en",
+        speed=1 / stretch,
+        text_normaliser=facts.text_normaliser,
     )
-    segments = [
-        Segment(segment.text, segment.seconds, index, (0,), Sampling())
+    return [
+        Segment(segment.text, segment.seconds, index, (seed,), Sampling())
         for index, segment in enumerate(planned.segments)
     ]
-    return [speech for (speech,) in synthesizer.speak(segments)]
 
 
 @torch.inference_mode()

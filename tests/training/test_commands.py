@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from training import evaluate, export, make_data, train_codec, train_recogniser, train_speaker
+from training import choose, evaluate, export, make_data, train_codec, train_recogniser, train_speaker
 from training.wordnet import DIRECTORY as WORDNET
 
 
@@ -39,6 +39,10 @@ def test_the_commands_make_a_voice_from_nothing(tmp_path: Path, capsys: pytest.C
     assert "resumed" not in printed
     command(train_speaker, *speaker)
     assert "resumed at step 20" in capsys.readouterr().out
+    command(choose, package, "--texts", "2")
+    (chosen,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert chosen["per"] > 0.5
+    assert chosen["stretch"] == 1
 
     # The last one as anybody would call it: it starts the service, and this process couldn't stop Ray again.
     options = ("--model", package, "--quick", "--limit", "2")
