@@ -1,3 +1,5 @@
+from collections import Counter
+
 from voice_core.decoding.turns import Turns
 
 
@@ -35,6 +37,22 @@ def test_a_request_that_left_is_forgotten() -> None:
     served(turns, "a")
     served(turns, "b")
     assert served(turns, "ba") == "a"  # like one that never had a turn
+
+
+def test_short_requests_without_end_keep_no_long_one_waiting() -> None:
+    """As many short requests as the slots can bear, for ever, and a long one that came first."""
+    turns, ticks_of_a_row = Turns(2), 4
+    waiting, slots = ["long"] * 6, dict.fromkeys(range(4), ("", 0))  # each slot's request, and when it gets free
+    for tick in range(60):
+        waiting.append(f"short {tick}")
+        for slot, (_, free_at) in slots.items():
+            if free_at <= tick and waiting:
+                held = Counter(request for request, end in slots.values() if end > tick)
+                request = waiting.pop(turns.order(waiting, held)[0])
+                turns.take(request)
+                slots[slot] = request, tick + ticks_of_a_row
+    assert "long" not in waiting
+    assert len(waiting) <= 6  # the house is full: somebody must wait, but those who came last
 
 
 def test_batch_comes_after_everybody_else() -> None:
