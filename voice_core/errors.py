@@ -49,3 +49,21 @@ class SynthesisError(VoiceError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+def as_synthesis_error(error: Exception, part: str) -> VoiceError:
+    """Return what those who wait for a row are told of an error in `part`: ours as it is, any other in our words.
+
+    So it can be read in every process. Whatever ran out of memory may succeed later.
+    """
+    if isinstance(error, VoiceError):
+        return error
+    if ran_out_of_memory(error):
+        return SynthesisError("the device has no memory left for it", may_succeed_later=True)
+    return SynthesisError(f"{part} failed: {error}")
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Tell if it came of too little memory, on any device: torch has a type for that on a GPU, on a CPU only words."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint({"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)

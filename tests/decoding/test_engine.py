@@ -1,17 +1,18 @@
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.decoding.arrivals import check_random_arrivals
 from tests.decoding.test_decoder import decoder_of, different_rows
 from tests.toy import toy_network
 from voice_core.decoding.decoder import BatchDecoder
-from voice_core.decoding.engine import Engine, RowHandle
+from voice_core.decoding.engine import IDLE_GROUP_POSITIONS, Engine, RowHandle
 from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.sampling import Demand
 from voice_core.errors import RequestError, SynthesisError
@@ -20,6 +21,7 @@ from voice_core.model.packing import pack_linears
 from voice_core.speech import FinishReason
 
 LONG = Row((1, 2, 3), 700)
+CPU_OUT_OF_MEMORY = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
 
 def held_back(engine: Engine) -> threading.Event:
@@ -255,6 +257,111 @@ def test_a_cancelled_row_ends_and_its_neighbours_speak_on() -> None:
     assert results[1].finish_reason is FinishReason.CANCELLED
     expected = decoder_of(network).speak(rows)
     assert [results[0], *results[2:]] == [expected[0], *expected[2:]]
+    engine.close()
+
+
+def test_a_cancelled_row_that_waits_ends_although_no_slot_gets_free() -> None:
+    engine = Engine(decoder_of(toy_network(), max_rows=1))
+    (speaking,) = engine.submit([LONG])
+    wait_until(lambda: engine.counters.steps > 0)
+    waiting = engine.submit([LONG, LONG])
+    waiting[0].cancel()
+    assert waiting[0].future.result(10).ids == ()
+    assert engine.counters.rows_waiting == 1
+    assert not speaking.future.done()
+    speaking.cancel()
+    waiting[1].cancel()
+    engine.close()
+
+
+def without_end(engine: Engine) -> None:
+    """Make the engine's next admission one that never comes to an end."""
+    admission = engine._decoder.admission
+
+    def endless(_rows: Sequence[Row]) -> Generator[None, None, list[int]]:
+        engine._decoder.admission = admission  # type: ignore[method-assign]
+        while True:
+            time.sleep(0.001)
+            yield
+
+    engine._decoder.admission = endless  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("others_speak", [False, True])
+def test_an_admission_of_cancelled_rows_only_is_given_up(others_speak: bool) -> None:
+    network = toy_network()
+    engine = Engine(decoder_of(network, max_rows=3))
+    speaking = engine.submit([LONG]) if others_speak else []
+    wait_until(lambda: engine.counters.steps > 0 or not others_speak)
+    without_end(engine)
+    entering = engine.submit([Row((1, 2), 30), Row((3, 4), 30)])
+    wait_until(lambda: engine._admission is not None)
+    entering[0].cancel()
+    time.sleep(0.05)
+    assert not entering[0].future.done()  # its neighbour is still wanted
+    entering[1].cancel()
+    assert [handle.future.result(10).ids for handle in entering] == [(), ()]
+    row = Row((5, 6), 30)
+    assert [engine.submit([row])[0].future.result(10)] == decoder_of(network).speak([row])
+    for handle in speaking:
+        handle.cancel()
+    engine.close()
+
+
+def test_closing_does_not_wait_for_an_admission() -> None:
+    engine = Engine(decoder_of(toy_network()))
+    without_end(engine)
+    (entering,) = engine.submit([LONG])
+    wait_until(lambda: engine._admission is not None)
+    engine.close()
+    with pytest.raises(SynthesisError, match="shut down"):
+        entering.future.result(0)
+
+
+def test_an_idle_engine_reads_only_so_much_before_the_first_row_speaks() -> None:
+    network = toy_network()
+    text = tuple(range(1, 41)) * 10
+    rows = [Row(text, 30, seed=seed) for seed in range(IDLE_GROUP_POSITIONS // len(text) + 3)]
+    decoder = BatchDecoder(network, max_rows=len(rows), max_frames=60, max_tokens=len(text))
+    engine = Engine(decoder, largest_share=1.0)
+    handles = engine.submit(rows)
+    for handle in handles:
+        handle.future.result(30)
+    admissions = [handle.admission for handle in handles]
+    assert 1 < sum(admission == 1 for admission in admissions) < len(rows)
+    engine.close()
+
+
+@pytest.mark.parametrize("place", ["decoder.norm", "head"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory left"), CPU_OUT_OF_MEMORY])
+def test_a_step_without_memory_fails_those_who_came_last(place: str, error: Exception) -> None:
+    """In computing the hidden states, or in the draw from them."""
+    network = toy_network()
+    engine = Engine(decoder_of(network, max_rows=4))
+    rows = different_rows(network.config, 8)[::4]  # two of unlike length
+    first = engine.submit([replace(LONG, seed=seed) for seed in range(2)])
+    wait_until(lambda: engine.counters.steps > 0)
+    step, stepping = engine._decoder.step, threading.Event()
+
+    def marked_step() -> None:
+        stepping.set()
+        step()
+        stepping.clear()
+
+    def too_many(_module: nn.Module, _given: object, out: Tensor) -> None:
+        if stepping.is_set() and len(out) > 2:
+            stepping.clear()
+            raise error
+
+    engine._decoder.step = marked_step  # type: ignore[method-assign]
+    hook = network.get_submodule(place).register_forward_hook(too_many)
+    for handle in engine.submit(rows):
+        with pytest.raises(SynthesisError, match="no memory left") as caught:
+            handle.future.result(10)
+        assert caught.value.may_succeed_later
+    hook.remove()
+    assert [engine.submit([row])[0].future.result(10) for row in rows] == decoder_of(network).speak(rows)
+    assert [handle.future.result(20) for handle in first] == decoder_of(network).speak([h.row for h in first])
     engine.close()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voice_core.codec.codec import Codec
-from voice_core.errors import SynthesisError
+from voice_core.errors import as_synthesis_error
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class CodecWorker:
         """One bad segment must not cost its neighbours their sound."""
         if len(tasks) == 1:
             logger.error("The codec failed on one segment: %s", error)
-            tasks[0].future.set_exception(SynthesisError(f"the codec failed: {error}"))
+            tasks[0].future.set_exception(as_synthesis_error(error, "the codec"))
             return
         for task in tasks:
             self._decode([task])

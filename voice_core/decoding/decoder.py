@@ -116,6 +116,7 @@ class BatchDecoder:
         self.slots = Slots(self.config.decoder, max_rows, frames, max_tokens, network.device, network.dtype)
         self.steps = 0  # decoder steps so far
         self.row_steps = 0  # codes drawn so far
+        self._thought = False  # in a step whose draw failed: the rows' hidden states are those that it draws from
         self._numbers = count()
         self._live: list[_Live] = []  # slot by slot
         self._look_around()
@@ -205,6 +206,8 @@ class BatchDecoder:
     def _enter(self, rows: Sequence[Row], prefilled: Sequence[Prefilled]) -> None:
         """Fill slots and draw the first codes."""
         first = len(self._live)
+        assert not (first and self._thought), "a step that failed is tried again before others enter"
+        self._thought = False
         for slot, (row, brought) in enumerate(zip(rows, prefilled, strict=True), first):
             self.slots.fill(slot, brought)
             self._live.append(_Live(next(self._numbers), row, self.steps))
@@ -218,10 +221,16 @@ class BatchDecoder:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Draw one more code for every live row."""
+        """Draw one more code for every live row.
+
+        A step that failed for want of memory may be tried again once some rows were cancelled, before others enter.
+        """
         shape, demand = self._shape(), self._demand()
-        self._recordings.play(shape, partial(self._think, shape))
+        if not self._thought:
+            self._recordings.play(shape, partial(self._think, shape))
+            self._thought = True
         self._recordings.play((shape.rows, demand), partial(self._draw, slice(0, shape.rows), demand))
+        self._thought = False
         self.steps += 1
         self.row_steps += len(self._live)
 
@@ -238,6 +247,10 @@ class BatchDecoder:
 
     def _demand(self) -> Demand:
         needed = self._crowd.demand
+        if self.deterministic and self._on_gpu:
+            # Its sums of probabilities round by how many candidates there are: what the neighbours ask must not matter.
+            vocab_size = self.config.code_vocab_size
+            needed = Demand(vocab_size, min_p=True, search_ties=False)
         return next((demand for demand in self._recorded_demands if demand.holds(needed)), needed)
 
     def _think(self, shape: Shape) -> None:

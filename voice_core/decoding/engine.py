@@ -23,7 +23,7 @@ import torch
 from voice_core.decoding.decoder import BatchDecoder, Outcome
 from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.turns import Turns
-from voice_core.errors import SynthesisError, VoiceError
+from voice_core.errors import SynthesisError, as_synthesis_error, ran_out_of_memory
 from voice_core.speech import FinishReason
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ STEP_TIME_SHARE = 0.25  # of the latest step in the mean of their times
 
 # Of the texts and prompts that are admitted together while others speak: bounds what one piece can take.
 GROUP_POSITIONS = {"cpu": 256, "cuda": 4096}
+# … and while nobody does: more at a time gain nothing, and who comes a moment later would have to wait for all of it.
+IDLE_GROUP_POSITIONS = 4096
 
 DEFAULT_LARGEST_SHARE = 0.5  # of the slots, for one request while others wait
 
@@ -64,10 +66,14 @@ class RowHandle:
         self.future: Future[SpokenRow] = Future()
         self.future.set_running_or_notify_cancel()  # only `cancel` below calls it off, never the future's own
         self.cancelled = threading.Event()
+        self.admission = 0  # the engine's count of them: rows of one number came in together
+        self.called_off: threading.Event | None = None  # the engine's, while it has the row: some row was cancelled
 
     def cancel(self) -> None:
         """Let the row end at the decoder's next step; its future then tells what was said until there."""
         self.cancelled.set()
+        if self.called_off is not None:
+            self.called_off.set()
 
 
 class Engine:
@@ -88,6 +94,8 @@ class Engine:
         self._waiting: deque[RowHandle] = deque()
         self._entering: list[RowHandle] = []
         self._admission: Generator[None, None, list[int]] | None = None
+        self._admissions = 0
+        self._called_off = threading.Event()
         self._live: dict[int, RowHandle] = {}  # by the decoder's number
         self._step_seconds = 0.0  # a running mean
         self._wake = threading.Condition()
@@ -124,6 +132,10 @@ class Engine:
         with self._wake:
             if self._closing:
                 raise SynthesisError("the decoder is being shut down", may_succeed_later=True)
+            for handle in handles:
+                handle.called_off = self._called_off
+                if handle.cancelled.is_set():
+                    self._called_off.set()
             self._waiting.extend(handles)
             self._wake.notify()
 
@@ -144,7 +156,7 @@ class Engine:
             while self._wait_for_work():
                 try:
                     self._admit_a_little()
-                    self._drop_cancelled()
+                    self._let_cancelled_go()
                     self._step()
                 except Exception as error:  # whatever it is, it must reach those who wait, and the next be spoken
                     logger.exception("The decoder failed")
@@ -166,17 +178,35 @@ class Engine:
         if not self._live:
             return
         start = time.perf_counter()
-        self._decoder.step()
+        self._step_or_make_room()
         if self._admission is not None or self._waiting:
             self._synchronise()  # or the next piece of an admission would wait for this step, and be blamed for it
         outcomes = self._decoder.retire()  # on a GPU only every few steps wait for the device, here
         self._step_seconds += STEP_TIME_SHARE * (time.perf_counter() - start - self._step_seconds)
         self._resolve(outcomes)
 
+    def _step_or_make_room(self) -> None:
+        """Step; where memory doesn't suffice, those who came last fail, and the others speak on."""
+        while self._live:
+            try:
+                self._decoder.step()
+            except Exception as error:
+                latest = max(handle.admission for handle in self._live.values())
+                came_last = [number for number, handle in self._live.items() if handle.admission == latest]
+                if not ran_out_of_memory(error) or len(came_last) == len(self._live):
+                    raise
+                logger.exception("No memory for a step of %d rows; the last %d fail", len(self._live), len(came_last))
+                self._fail([self._live.pop(number) for number in came_last], error)
+                for number in came_last:
+                    self._decoder.cancel(number)
+            else:
+                return
+
     def _admit_a_little(self) -> None:
         """Go on with an admission, or begin one, for as long as the running rows have patience."""
         deadline = time.perf_counter() + PATIENCE_STEPS * self._step_seconds
-        while not self._live or time.perf_counter() < deadline:
+        while not self._closing and (not self._live or time.perf_counter() < deadline):
+            self._let_cancelled_go()
             if self._admission is None and not self._begin_admission():
                 return
             try:
@@ -197,6 +227,8 @@ class Engine:
                 handle.number = number
                 handle.admitted_at = time.time()
             self._live.update(zip(numbers, self._entering, strict=True))
+            if any(handle.cancelled.is_set() for handle in self._entering):
+                self._called_off.set()  # perhaps it was heard while they couldn't be let go yet
             self._entering, self._admission = [], None
             self._resolve(self._decoder.retire())
 
@@ -207,8 +239,10 @@ class Engine:
         self._entering = self._chosen()
         if not self._entering:
             return False
+        self._admissions += 1
         for handle in self._entering:
             handle.chosen_at = time.time()
+            handle.admission = self._admissions
         self._passes += not self._live
         self._admission = self._decoder.admission([handle.row for handle in self._entering])
         return True
@@ -226,8 +260,7 @@ class Engine:
 
     def _is_wanted(self, handle: RowHandle) -> bool:
         if handle.cancelled.is_set():
-            audio_vocab_size = self._decoder.config.audio_vocab_size
-            handle.future.set_result(SpokenRow((), FinishReason.CANCELLED, audio_vocab_size))
+            self._end_unspoken(handle)
             return False
         try:
             self._decoder.check(handle.row)
@@ -239,24 +272,42 @@ class Engine:
     def _share_out(self, waiting: Sequence[RowHandle]) -> tuple[list[RowHandle], list[RowHandle]]:
         """Return who gets a slot now, in the order of their turns, and who waits on, in the order they came."""
         held = Counter(handle.request for handle in self._live.values())
-        positions = 0
+        positions, most_positions = 0, self._group_positions if self._live else IDLE_GROUP_POSITIONS
         granted: dict[int, RowHandle] = {}
         batch = {handle.request for handle in waiting if handle.batch}
         for place in self._turns.order([handle.request for handle in waiting], held, batch):
             row = waiting[place].row
             positions += len(row.text_ids) + row.prompt_frames + 1
-            crowded = bool(granted) and bool(self._live) and positions > self._group_positions
-            if len(granted) == self._decoder.free_slots or crowded:
+            crowded = positions > most_positions
+            if len(granted) == self._decoder.free_slots or (granted and crowded):
                 break
             granted[place] = waiting[place]
             self._turns.take(waiting[place].request)
         return list(granted.values()), [handle for place, handle in enumerate(waiting) if place not in granted]
 
-    def _drop_cancelled(self) -> None:
+    def _let_cancelled_go(self) -> None:
+        """End the rows that nobody wants any more: those that wait, an admission of nothing else, those that speak."""
+        if not self._called_off.is_set():
+            return
+        self._called_off.clear()  # first: who is cancelled from now on says so again
+        with self._wake:
+            unwanted = [handle for handle in self._waiting if handle.cancelled.is_set()]
+            for handle in unwanted:
+                self._waiting.remove(handle)
+        for handle in unwanted:
+            self._end_unspoken(handle)
+        if self._admission is not None and all(handle.cancelled.is_set() for handle in self._entering):
+            self._admission.close()
+            for handle in self._entering:
+                self._end_unspoken(handle)
+            self._entering, self._admission = [], None
         for number in [number for number, handle in self._live.items() if handle.cancelled.is_set()]:
             outcome = self._decoder.cancel(number)
             assert outcome is not None, "a live row is in a slot"
             self._resolve([(number, outcome)])
+
+    def _end_unspoken(self, handle: RowHandle) -> None:
+        handle.future.set_result(SpokenRow((), FinishReason.CANCELLED, self._decoder.config.audio_vocab_size))
 
     def _resolve(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
         for number, outcome in outcomes:
@@ -282,10 +333,7 @@ class Engine:
 
     @staticmethod
     def _fail(handles: Sequence[RowHandle], error: Exception) -> None:
-        """Tell those who wait; what is not in our own words becomes a SynthesisError, which every process can read."""
-        if not isinstance(error, VoiceError):
-            no_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-            reason = "the device has no memory left for it" if no_memory else f"the decoder failed: {error}"
-            error = SynthesisError(reason, may_succeed_later=no_memory)
+        """Tell those who wait."""
+        told = as_synthesis_error(error, "the decoder")
         for handle in handles:
-            handle.future.set_exception(error)
+            handle.future.set_exception(told)
