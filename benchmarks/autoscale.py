@@ -390,6 +390,7 @@ def measured_work() -> Work:
         sample_rate=16000,
         frames_per_second=FRAMES_PER_SECOND,
         longest_seconds=20.0,
+        checkpoint_longest_seconds=20.0,
         device="cuda",
         max_rows=16,
         code_fingerprint="codec",

@@ -225,7 +225,13 @@ class SpeechApi:
         try:
             self._door.check_open()
             facts = await self._house.check_ready()
-            model = {"id": facts.model_id, "device": facts.device, "rows_of_each_replica": facts.max_rows}
+            model = {
+                "id": facts.model_id,
+                "device": facts.device,
+                "rows_of_each_replica": facts.max_rows,
+                "longest_segment_seconds": facts.longest_seconds,
+                "longest_segment_seconds_of_checkpoint": facts.checkpoint_longest_seconds,
+            }
             document |= {"model": model, "decoders": await self._crew.decoders()}
         except Exception as error:
             document |= {"ready": False, "reason": api_error(request, error).message}

@@ -33,6 +33,12 @@ class Settings(BaseModel):
     max_rows: int | None = Field(
         default=None, ge=1, description="rows (segments, or samples of them) spoken together; by default as many as fit"
     )
+    longest_segment_seconds: float | None = Field(
+        default=None,
+        ge=2,  # a long word
+        description="spoken in one go; by default the checkpoint's own, less where memory is short; less makes rows "
+        "smaller",
+    )
     in_flight: bool = Field(
         default=True,
         description="new rows join those that are being spoken, instead of waiting until all of those have ended",
@@ -85,7 +91,7 @@ class Settings(BaseModel):
     most_voices: int = Field(default=1000, ge=0, description="that are kept")
     shortest_reference_seconds: float = Field(default=1.0, gt=0, description="of a recording to imitate")
     longest_reference_seconds: float = Field(
-        default=30.0, gt=0, le=30, description="of a recording to imitate; a row of the decoder has room for 30 s"
+        default=30.0, gt=0, le=30, description="of a recording to imitate; less makes rows of the decoder smaller"
     )
     traces: str = Field(
         default="off", description="where spans go: a folder, the URL of an OTLP collector (…/v1/traces), or off"

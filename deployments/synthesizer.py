@@ -23,6 +23,7 @@ from voice_core.upkeep import keep_memory_low
 if TYPE_CHECKING:  # torch comes with it, and only a replica may pay for that
     from voice_core.decoding.engine import EngineCounters
     from voice_core.synthesizer import SpeechTicket
+    from voice_core.synthesizer import Synthesizer as Decoder
 
 logger = logging.getLogger("ray.serve")
 
@@ -45,6 +46,24 @@ class Arrival:
     ticket: SpeechTicket | None = None
 
 
+def load_decoder(settings: Settings) -> Decoder:
+    """Load what speaks, as the settings say."""
+    from voice_core.synthesizer import Synthesizer as Decoder
+
+    return Decoder.load(
+        settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        max_rows=settings.max_rows,
+        longest_segment_seconds=settings.longest_segment_seconds,
+        longest_reference_seconds=settings.longest_reference_seconds,
+        in_flight=settings.in_flight,
+        largest_share=settings.largest_share,
+        deterministic=settings.deterministic,
+        cuda_graphs=settings.cuda_graphs == "auto",
+    )
+
+
 @serve.deployment(
     max_ongoing_requests=160,  # segments; more than rows, so that the decoder has something to share out fairly
     user_config=Admission().model_dump(),
@@ -63,21 +82,10 @@ class Synthesizer:
         logs.set_up(texts=settings.log_texts)
         keep_memory_low()
 
-        from voice_core.synthesizer import Synthesizer as Decoder
-
         if settings.device == "cpu":
             torch.set_num_threads(settings.cpu_threads)
         sys.setswitchinterval(SWITCH_SECONDS)
-        self._decoder = Decoder.load(
-            settings.model,
-            device=settings.device,
-            precision=settings.precision,
-            max_rows=settings.max_rows,
-            in_flight=settings.in_flight,
-            largest_share=settings.largest_share,
-            deterministic=settings.deterministic,
-            cuda_graphs=settings.cuda_graphs == "auto",
-        )
+        self._decoder = load_decoder(settings)
         self._workload = Workload(self._decoder.facts)
         logger.info("Speaks with %s", self._decoder.facts)
         metrics.use(metrics.RayMeter())

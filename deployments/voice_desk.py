@@ -78,6 +78,10 @@ class VoiceDesk:
         if voice is None:
             reason = f"there is no voice {name!r}; GET /v1/audio/voices lists those that there are"
             raise RequestError("voice", reason)
+        if voice.seconds > (most_seconds := self._settings.longest_reference_seconds):
+            # It was kept when longer ones were taken.
+            reason = f"the recording of {name!r} takes {voice.seconds:.1f} s, at most {most_seconds:g} s are taken now"
+            raise RequestError("voice", reason)
         return VoicePrompt(await self._codes(voice, facts), voice.transcript, voice.language)
 
     async def create(self, wanted: VoiceRequest) -> Voice:

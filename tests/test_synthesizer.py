@@ -13,6 +13,7 @@ import torch
 from deployments.segment_cache import packed, unpacked
 from voice_core.embedded import DIRECTORY
 from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
+from voice_core.planning import plan
 from voice_core.speech import FinishReason, Sampling, Segment, VoicePrompt
 from voice_core.synthesizer import Synthesizer
 
@@ -121,6 +122,57 @@ def test_a_device_that_cannot_be_had_is_refused_with_the_reason(device: str, rea
         pytest.skip("this machine has a GPU")
     with pytest.raises(SettingError, match=f"^device: '{device}' .*{reason}"):
         Synthesizer.load("embedded", device=device)
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Synthesizer]:
+    """With slots for segments of 3 s and voice prompts of 6 s."""
+    loaded = Synthesizer.load(
+        "embedded", device="cpu", max_rows=2, longest_segment_seconds=3, longest_reference_seconds=6
+    )
+    yield loaded
+    loaded.close()
+
+
+def test_smaller_slots_are_told_by_the_facts_and_texts_are_split_for_them(small: Synthesizer) -> None:
+    facts = small.facts
+    assert (facts.longest_seconds, facts.checkpoint_longest_seconds) == (3, 8)
+    text = "It was not the answer that we had hoped for when we came, but it was an answer."
+    planned = plan(text, longest_seconds=facts.longest_seconds, alphabet=facts.alphabet)
+    assert len(planned.segments) > 1
+    small.speak([Segment(piece.text, piece.seconds, index) for index, piece in enumerate(planned.segments)])
+
+
+def test_a_segment_longer_than_its_slot_is_refused_by_name(small: Synthesizer) -> None:
+    # 3 s and a prompt of 6 s, an overrun of 1 s, 4 frames for marks and rounding; 11 s without a prompt are too much
+    with pytest.raises(RequestError, match="seconds: a row needs 601 frames, at most 504 fit"):
+        small.speak([Segment("a long one", 11.0)])
+
+
+def test_a_voice_prompt_longer_than_its_slot_is_refused_by_name(small: Synthesizer) -> None:
+    with pytest.raises(RequestError, match=r"voice: the recording takes 7\.0 s, at most 6 s fit"):
+        small.speak([Segment("hello", 1.0, prompt=VoicePrompt((5,) * 350, "hm"))])
+    small.speak([Segment("hello", 3.0, prompt=VoicePrompt((5,) * 300, "hm"))])
+
+
+def test_the_checkpoints_own_voices_fit_however_short_a_prompt_may_be() -> None:
+    loaded = Synthesizer.load("embedded", device="cpu", max_rows=1, longest_reference_seconds=1)
+    (alto,) = loaded.facts.built_in_voices
+    assert len(alto.prompt.codes) > 1 * loaded.facts.frames_per_second
+    loaded.speak([Segment("hello", 8.0, prompt=alto.prompt)])
+    loaded.close()
+
+
+def test_as_many_rows_are_made_as_the_memory_holds() -> None:
+    rows = []
+    for free_bytes in (100_000_000_000, 100_000_000):
+        loaded = Synthesizer.load("embedded", device="cpu", free_bytes=lambda _, free_bytes=free_bytes: free_bytes)
+        rows.append(loaded.facts.max_rows)
+        loaded.close()
+    assert rows[0] == 16
+    assert 1 <= rows[1] < 16
+    with pytest.raises(SettingError, match=r"^max_rows: 1 row for segments of 8 s and voice prompts of 30 s need"):
+        Synthesizer.load("embedded", device="cpu", free_bytes=lambda _: 1_000_000)
 
 
 def test_the_facts_tell_how_texts_must_be_written(synthesizer: Synthesizer) -> None:

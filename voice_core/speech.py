@@ -119,7 +119,8 @@ class ModelFacts:
     model_id: str
     sample_rate: int  # Hz, of the codec's output
     frames_per_second: float
-    longest_seconds: float  # audio_max_length: the longest segment that the model was trained on
+    longest_seconds: float  # the longest segment that the decoder's slots have room for
+    checkpoint_longest_seconds: float  # audio_max_length: the longest segment that the model was trained on
     device: str
     max_rows: int
     code_fingerprint: str  # of the codes that voice prompts must be made of

@@ -19,19 +19,25 @@ from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.engine import DEFAULT_LARGEST_SHARE, Engine, EngineCounters, RowHandle
 from voice_core.decoding.graphs import CudaRecorder
 from voice_core.decoding.rows import Row, SpokenRow, prompt_row_codes, row_target_frames
-from voice_core.decoding.slots import slot_bytes
+from voice_core.decoding.slot_plan import (
+    LONGEST_REFERENCE_SECONDS,
+    LONGEST_TEXT_TOKENS,
+    MOST_ROWS,
+    SlotPlan,
+    free_device_bytes,
+    plan_slots,
+)
 from voice_core.embedded import DIRECTORY as EMBEDDED_DIRECTORY
 from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
 from voice_core.fingerprint import model_fingerprint
 from voice_core.hub import checkpoint_directory
 from voice_core.judging import repeated_share
-from voice_core.memory import free_host_bytes
 from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
 from voice_core.model.network import Network
 from voice_core.model.packing import pack_linears
 from voice_core.model.tokenizer import TextTokenizer, load_tokenizer, tokenizer_directory
-from voice_core.speech import BuiltInVoice, ModelFacts, Segment, Speech
+from voice_core.speech import BuiltInVoice, ModelFacts, Segment, Speech, VoicePrompt
 from voice_core.voices.built_in import read_built_in_voices
 
 logger = logging.getLogger(__name__)
@@ -40,15 +46,7 @@ EMBEDDED = "embedded"  # the model's name for the voice in the package
 
 PHASES = ("queue", "prefill", "decode", "codec")  # of a segment: it waits, is read, is spoken, becomes sound
 
-LONGEST_PROMPT_SECONDS = 30.0  # room in a slot for the voice prompt
 WARM_UP_FRAMES = 15  # a little more than the model's shortest speech
-
-# Slots where nobody says how many. More than these bring no speed: a CPU is busy with a few rows, and a GPU's step
-# grows with every row once it no longer waits for the weights.
-MOST_ROWS = {"cpu": 16, "cuda": 128}
-MEMORY_SHARE = 0.8  # of the free memory that slots may take; the rest is for passes through encoder, prefill and codec
-
-LONGEST_TEXT_TOKENS = 1024  # of a segment and its prompt's transcript; 70 s of fast English, letter by letter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -94,6 +92,7 @@ class Synthesizer:
         self,
         model_id: str,
         decoder: BatchDecoder,
+        slot_plan: SlotPlan,
         engine: Engine,
         tokenizer: TextTokenizer,
         codec: Codec,
@@ -104,10 +103,12 @@ class Synthesizer:
     ) -> None:
         """Take the parts over and warm them up.
 
-        `code_fingerprint` is that of the codes that voice prompts must be made of, `model_fingerprint` that of all that
-        decides how a segment sounds; `started_at` is when loading began, on time.perf_counter's clock.
+        `slot_plan` is what the decoder's slots were made by, `code_fingerprint` that of the codes that voice prompts
+        must be made of, `model_fingerprint` that of all that decides how a segment sounds; `started_at` is when loading
+        began, on time.perf_counter's clock.
         """
         self._config = decoder.config
+        self._slot_plan = slot_plan
         self._tokenizer = tokenizer
         self._codec = CodecWorker(codec)
         self._engine = engine
@@ -116,7 +117,8 @@ class Synthesizer:
             model_id=model_id,
             sample_rate=codec.sample_rate,
             frames_per_second=self._config.frames_per_second,
-            longest_seconds=self._config.longest_seconds,
+            longest_seconds=slot_plan.segment_seconds,
+            checkpoint_longest_seconds=self._config.longest_seconds,
             device=str(decoder.network.device),
             max_rows=decoder.slots.slots,
             code_fingerprint=code_fingerprint,
@@ -135,17 +137,21 @@ class Synthesizer:
         device: str = "auto",
         precision: str = "auto",
         max_rows: int | None = None,
+        longest_segment_seconds: float | None = None,
+        longest_reference_seconds: float = LONGEST_REFERENCE_SECONDS,
         in_flight: bool = True,
         largest_share: float = DEFAULT_LARGEST_SHARE,
         deterministic: bool = False,
         cuda_graphs: bool = True,
+        free_bytes: Callable[[torch.device], int] = free_device_bytes,
     ) -> Synthesizer:
         """Load a checkpoint (a directory, a hub id or "embedded") with its codec.
 
-        Without `max_rows` there are as many slots as fit into the device's free memory, up to MOST_ROWS. See Engine for
-        `in_flight` and `largest_share`, BatchDecoder for `deterministic`. On a GPU decode steps are captured as CUDA
-        graphs, if `cuda_graphs` allows it. Raises CheckpointError, and SettingError for a device, a precision or a
-        number of rows that can't be had.
+        Without `max_rows` there are as many slots as fit into the device's free memory, up to MOST_ROWS; each has room
+        for a segment and a voice prompt of the longest seconds. See plan_slots for what gives way where memory is
+        short, Engine for `in_flight` and `largest_share`, BatchDecoder for `deterministic`. On a GPU decode steps are
+        captured as CUDA graphs, if `cuda_graphs` allows it. Raises CheckpointError, and SettingError for a device, a
+        precision, a number of rows or a length that can't be had.
         """
         started_at = time.perf_counter()
         directory = model_directory(model)
@@ -156,10 +162,21 @@ class Synthesizer:
         codec_place = codec_directory(model)
         codec = Codec.load(codec_place, place)
         _check_codec(codec, config, directory)
+        voices = read_built_in_voices(directory, config.audio_vocab_size)
+        slot_plan = plan_slots(
+            config,
+            network.dtype,
+            place,
+            free_bytes(place),
+            max_rows=max_rows,
+            longest_segment_seconds=longest_segment_seconds,
+            # What comes with the checkpoint can always be spoken.
+            longest_reference_seconds=max([longest_reference_seconds, *_prompts_seconds(voices, config)]),
+        )
         decoder = BatchDecoder(
             network,
-            max_rows=_rows_that_fit(network, max_rows),
-            max_frames=slot_frames(config),
+            max_rows=slot_plan.rows,
+            max_frames=slot_plan.frames(config),
             max_tokens=LONGEST_TEXT_TOKENS,
             deterministic=deterministic,
             # No other thread of ours uses the device yet.
@@ -168,12 +185,13 @@ class Synthesizer:
         return cls(
             model,
             decoder,
+            slot_plan,
             Engine(decoder, in_flight=in_flight, largest_share=largest_share),
             load_tokenizer(directory, config),
             codec,
             code_fingerprint(codec_place),
             _model_fingerprint(directory, codec_place, config, network, deterministic=deterministic),
-            read_built_in_voices(directory, config.audio_vocab_size),
+            voices,
             started_at,
         )
 
@@ -221,12 +239,19 @@ class Synthesizer:
         prompt, transcript = segment.prompt, ""
         codes: tuple[int, ...] = ()
         if prompt is not None:
+            self._check_prompt(prompt)
             codes, transcript = prompt_row_codes(prompt.codes, self._config), prompt.transcript
         if not self._tokenizer.encode(segment.text.strip()):
             raise RequestError("input", f"{segment.text[:40]!r} holds nothing that this voice can read")
         text_ids = self._tokenizer.row_ids(segment.text, transcript)
         target = row_target_frames(len(codes), segment.seconds, self._config)
         return [Row(text_ids, target, codes, seed, segment.index, segment.sampling) for seed in segment.seeds]
+
+    def _check_prompt(self, prompt: VoicePrompt) -> None:
+        if len(prompt.codes) > self._slot_plan.prompt_frames(self._config):
+            seconds = len(prompt.codes) / self._config.frames_per_second
+            reason = f"the recording takes {seconds:.1f} s, at most {self._slot_plan.prompt_seconds:g} s fit"
+            raise RequestError("voice", reason)
 
     def _sound_out(self, ticket: SpeechTicket) -> None:
         """Send a segment's finished rows to the codec; one row that failed fails the segment."""
@@ -308,24 +333,8 @@ def chosen_device(device: str) -> torch.device:
     return place
 
 
-def slot_frames(config: ModelConfig) -> int:
-    """Return how many decoder positions the longest row needs: start code, prompt, separator, speech, overrun."""
-    speech = config.frames_per_second * (LONGEST_PROMPT_SECONDS + config.longest_seconds)
-    return int(speech) + config.extra_frames + 4
-
-
-def _rows_that_fit(network: Network, wanted: int | None) -> int:
-    """Return how many slots the device's free memory holds; SettingError if it is less than `wanted`, or nothing."""
-    config, device = network.config, network.device
-    each = slot_bytes(config.decoder, slot_frames(config), LONGEST_TEXT_TOKENS, network.dtype)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_bytes()
-    fitting = int(MEMORY_SHARE * free) // each
-    if fitting < (wanted or 1):
-        raise SettingError(
-            f"max_rows: {wanted or 1} rows need {(wanted or 1) * each / 1e9:.1f} GB, "
-            f"{device} has {free / 1e9:.1f} GB free and {MEMORY_SHARE:.0%} of it may be used"
-        )
-    return wanted or min(fitting, MOST_ROWS[device.type])
+def _prompts_seconds(voices: Sequence[BuiltInVoice], config: ModelConfig) -> list[float]:
+    return [len(voice.prompt.codes) / config.frames_per_second for voice in voices]
 
 
 def _chosen_dtype(precision: str, device: torch.device, config: ModelConfig) -> torch.dtype:

@@ -21,6 +21,7 @@ FACTS = ModelFacts(
     sample_rate=16000,
     frames_per_second=50.0,
     longest_seconds=20.0,
+    checkpoint_longest_seconds=20.0,
     device="cpu",
     max_rows=16,
     code_fingerprint="codec",

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -523,7 +524,8 @@ def test_what_is_spoken_is_counted(client: TestClient) -> None:
     assert tally.observed["voice_audio_rtf"] == 1
 
 
-def test_the_status_page_is_for_people_and_its_json_for_programs(client: TestClient) -> None:
+def test_the_status_page_is_for_people_and_its_json_for_programs(client: TestClient, crew: FakeCrew) -> None:
+    crew.facts_reply = Reply(replace(FACTS, longest_seconds=10.0))
     page = client.get("/status", headers={"Accept": "text/html,*/*"})
     assert page.headers["content-type"].startswith("text/html")
     assert "<h1>ready</h1>" in page.text
@@ -532,7 +534,13 @@ def test_the_status_page_is_for_people_and_its_json_for_programs(client: TestCli
     assert document["decoders"]["rows_active"] == 3
     assert document["deployments"]["Synthesizer"]["RUNNING"] == 1
     assert document["this_ingress"]["requests_in_flight"] == 0
-    assert set(document["model"]) == {"id", "device", "rows_of_each_replica"}
+    assert document["model"] == {
+        "id": "fake",
+        "device": "cpu",
+        "rows_of_each_replica": 16,
+        "longest_segment_seconds": 10,
+        "longest_segment_seconds_of_checkpoint": 20,
+    }
 
 
 def test_the_status_says_why_the_service_is_not_ready(client: TestClient, crew: FakeCrew) -> None:

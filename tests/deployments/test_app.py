@@ -36,10 +36,12 @@ def test_the_application_is_an_ingress_over_the_other_deployments() -> None:
         {"voices": "./voices"},
         {"longest_reference_seconds": 31},
         {"longest_reference_seconds": 0.5},
+        {"longest_segment_seconds": 1},
+        {"longest_segment_seconds": "long"},
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_at_the_start(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
         Settings(**wrong)
 
 
@@ -51,6 +53,7 @@ def test_every_setting_is_an_option_of_the_launcher() -> None:
         wait_for_gpu=True,
         cpu_threads=2,
         max_rows=3,
+        longest_segment_seconds=18,
         in_flight=False,
         largest_share=0.25,
         deterministic=True,
@@ -90,6 +93,7 @@ def test_every_setting_is_an_option_of_the_launcher() -> None:
     [
         (["--largest-share", "2"], "--largest-share: "),
         (["--max-rows", "many"], "--max-rows: "),
+        (["--longest-segment-seconds", "1"], "--longest-segment-seconds: "),
         (["--longest-reference-seconds", "0.5"], "shortest_reference_seconds is above"),
     ],
 )

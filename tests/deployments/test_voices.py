@@ -114,6 +114,17 @@ def test_voices_that_come_with_the_model_are_listed_and_speak(client: TestClient
     assert crew.segments[0].prompt == prompt
 
 
+def test_a_kept_voice_longer_than_the_setting_allows_now_is_refused_by_its_field(
+    client: TestClient, crew: FakeCrew, tmp_path: Path
+) -> None:
+    create(client)  # of 2 s
+    told = refusal(speak(client_of(tmp_path, crew, longest_reference_seconds=1.5), "Ann"))
+    assert told["param"] == "voice"
+    assert "'Ann' takes 2.0 s, at most 1.5 s are taken now" in told["message"]
+    assert crew.segments == []
+    assert speak(client_of(tmp_path, crew, longest_reference_seconds=2), "Ann").status_code == 200
+
+
 def test_a_voice_that_comes_with_the_model_keeps_its_name_and_stays(client: TestClient, crew: FakeCrew) -> None:
     voice = BuiltInVoice("alto", VoicePrompt((3,) * 75, "This is alto."))
     crew.facts_reply = Reply(replace(FACTS, built_in_voices=(voice,)))
