@@ -21,8 +21,8 @@ from voice_core.speech import FinishReason, Sampling
 CPU = torch.device("cpu")
 
 
-def decoder_of(network: Network, max_rows: int = 32) -> BatchDecoder:
-    return BatchDecoder(network, max_rows=max_rows, max_frames=800, max_tokens=80)
+def decoder_of(network: Network, max_rows: int = 32, *, deterministic: bool = False) -> BatchDecoder:
+    return BatchDecoder(network, max_rows=max_rows, max_frames=800, max_tokens=80, deterministic=deterministic)
 
 
 # The ground truth: the reference's own runs.

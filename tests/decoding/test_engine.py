@@ -3,15 +3,16 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.decoding.arrivals import check_random_arrivals
-from tests.decoding.test_decoder import decoder_of, different_rows
+from tests.decoding.test_decoder import cases, decoder_of, different_rows, network_of, rows_of
 from tests.toy import toy_network
-from voice_core.decoding.decoder import BatchDecoder
+from voice_core.decoding.decoder import ATTENTION_BLOCK, BatchDecoder
 from voice_core.decoding.engine import IDLE_GROUP_POSITIONS, Engine, RowHandle
 from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.sampling import Demand
@@ -69,12 +70,26 @@ def test_what_arrives_during_a_pass_joins_it_or_is_gathered_for_the_next(in_flig
     engine.close()
 
 
-def test_random_arrivals_and_cancellations_change_nothing_for_the_others() -> None:
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_random_arrivals_and_cancellations_change_nothing_for_the_others(deterministic: bool) -> None:
     network = toy_network()
     rows = different_rows(network.config, 24)
     expected = decoder_of(network).speak(rows)
     for seed in range(4):
-        engine = Engine(decoder_of(network, max_rows=6))
+        engine = Engine(decoder_of(network, max_rows=6, deterministic=deterministic))
+        check_random_arrivals(engine, rows, expected, seed)
+        engine.close()
+
+
+def test_random_arrivals_and_cancellations_leave_the_references_runs_as_they_are(fixtures: Path) -> None:
+    of_networks: dict[int, tuple[Network, list[Row]]] = {}
+    for case in cases(fixtures):
+        network = network_of(case, fixtures)
+        of_networks.setdefault(id(network), (network, []))[1].extend(rows_of(case))
+    assert of_networks
+    for seed, (network, rows) in enumerate(of_networks.values()):
+        expected = [spoken for row in rows for spoken in decoder_of(network).speak([row])]
+        engine = Engine(decoder_of(network, max_rows=4))
         check_random_arrivals(engine, rows, expected, seed)
         engine.close()
 
@@ -83,7 +98,7 @@ class Watched(BatchDecoder):
     """Keeps the bits of every hidden state that a row's codes are drawn from."""
 
     def __init__(self, network: Network) -> None:
-        super().__init__(network, max_rows=5, max_frames=100, max_tokens=80, deterministic=True)
+        super().__init__(network, max_rows=5, max_frames=200, max_tokens=80, deterministic=True)
         self.bits: dict[int, list[bytes]] = {}
 
     def _draw(self, rows: slice, demand: Demand) -> None:
@@ -114,9 +129,14 @@ def test_deterministic_rows_are_the_same_to_the_bit_in_every_arrival_pattern() -
     network = toy_network(extra_cutoff=0.0)
     pack_linears(network)
     rows = [replace(row, target_frames=row.prompt_frames + 15) for row in different_rows(network.config, 9)]
+    # While they speak, attention reads two and three blocks for everybody, of prompts or of a text.
+    rows += [
+        Row((3, 2, 1), frames + 15, (5,) * frames, seed=frames) for frames in (ATTENTION_BLOCK, 2 * ATTENTION_BLOCK)
+    ]
+    rows.append(Row((*range(1, 60), *range(1, 20)), 20, seed=2))
     rng = random.Random(7)
     first = said_in_a_random_pattern(network, rows, rng)
-    assert len(first) == 9
+    assert len(first) == len(rows)
     for _ in range(199):
         assert said_in_a_random_pattern(network, rows, rng) == first
 
