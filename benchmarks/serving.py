@@ -3,18 +3,31 @@
 Applications of the same model stand side by side and take turns, so that whatever else the machine does meets all:
 `inflight` admits rows while others are spoken; `gather` gathers and waits, as the reference's batch functions and a
 plain @serve.batch method do: rows that come wait until all that are being spoken have ended, are then spoken together,
-and leave together. `early` is what the setting in_flight: false does: rows wait likewise, but each leaves as soon as it
-has ended. All have as many slots as the product takes on a CPU, where more of them speak no faster.
+and leave together. Where such a server could do one thing or another, ours does what is faster: sound is made of a row
+while others of its pass still speak, answers leave when the last of them has ended, not when its sound is made too, and
+the next pass begins at once. `early` is what the setting in_flight: false does: rows wait likewise, but each leaves as
+soon as it has ended. All have as many slots as the product takes on a CPU, where more of them speak no faster.
 
-Load is an open loop: requests of one to five sentences come at Poisson times, the same for all, whatever comes back.
-First the rate rises until all are saturated: a server keeps up with a rate as long as the median latency of the second
-half of a stretch is at most PATIENCE times the one that single requests meet in an empty house; where it falls behind,
-latency grows with every second. Its saturation is the highest rate it kept up with before the first it didn't.
-Then all meet COMPARED_SHARE of the saturation of the server as it is delivered, the one that admits in flight: the same
-load, with in-flight admission and without it. Figures are medians over the turns, and carry the peers' names:
-audio_ttfp (seconds to the first byte of sound), audio_e2e (to the last), audio_rtf (audio_e2e over the sound's length),
-audio_underrun (requests whose sound would have stopped in mid-play; none, while answers are sent whole), and occupancy,
-the share of the decoder's slots that were speaking in its steps.
+Requests have one to five sentences, the same for all. Four loads:
+
+1. rising: requests come at Poisson times, whatever comes back (an open loop), at rates that rise until `inflight` and
+   `gather` are saturated: a server keeps up with a rate as long as the median latency of the second half of a stretch
+   is at most PATIENCE times the one that single requests meet in an empty house; where it falls behind, latency grows
+   with every second. Its saturation is the highest rate it kept up with before the first it didn't.
+2. compared: all meet COMPARED_SHARE of the saturation of the server as it is delivered, the one that admits in flight:
+   the same load, with in-flight admission and without it. The ratios are taken here.
+3. streams: the same load, but sound is sent as it is spoken.
+4. closed loop: so many callers, each of whom sends the next request as soon as the answer has come.
+
+All loads but the streams are of whole answers. For these the ingress hands over all segments of a request at once; of a
+stream it holds all but the first back until that one is spoken, which suits rows that are admitted in flight and costs
+those that are gathered a pass more. So whole answers compare admissions, and streams tell what a listener gets.
+
+Figures are of all requests of a load, those of its turns put together, and carry the peers' names: audio_ttfp (seconds
+to the first byte of sound; of a whole answer hardly less than to the last), audio_e2e (to the last), audio_rtf
+(audio_e2e over the sound's length), audio_underrun (the share of requests whose sound, played from its first byte on,
+would have stopped before the last came), and occupancy, the share of the decoder's slots that were speaking in its
+steps.
 """
 
 from __future__ import annotations
@@ -28,6 +41,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +60,9 @@ from deployments import app
 from deployments.app import build
 from deployments.settings import Admission, Settings
 from deployments.synthesizer import Synthesizer
-from voice_core.decoding.engine import EngineCounters
-from voice_core.speech import Speech
+from voice_core.decoding.engine import Engine, EngineCounters, RowHandle
+from voice_core.decoding.rows import SpokenRow
+from voice_core.speech import Segment, Speech
 
 # One to eight seconds each, as texts are: rows of 50 to 400 frames, as in the comparison of mixed lengths.
 SENTENCES = (
@@ -66,20 +81,68 @@ SENTENCES = (
 )
 SENTENCES_OF_A_REQUEST = (1, 5)
 
-RISING_TURN = 99  # requests and times unlike those that are compared
-SINGLE_REQUESTS = 8  # to each server, one by one
-FIRST_RATE, RATE_FACTOR = 1.2, 1.2  # requests a second, and how they rise
+RISING_TURN, CLOSED_TURN = 99, 98  # requests and times unlike those that are compared
+FIRST_REQUESTS = 1  # to each server, whole and streamed, that pay for what is loaded on first use
 PATIENCE = 3.0
+SLOWEST_RATE = 0.1  # requests a second; on a machine that can't do so much there is nothing to measure
 COMPARED_SHARE = 0.7  # of saturation
 # The gathering server's window: with the default of 5 ms, which suits admission in flight, a request's own segments may
 # miss their pass by a moment and wait for the next; with this one none did.
 GATHER_SECONDS = 0.02
-MODES = ("inflight", "gather", "early")
-LOOK_SECONDS = 0.005  # at whether the pass has ended
 METRICS = ("audio_ttfp", "audio_e2e", "audio_rtf")
 PERCENTILES = (50, 95, 99)
-COLUMNS = ["admission", "load", "offered/s", "audio s/s", "occupancy", "metric"]
+COLUMNS = ["admission", "load", "requests", "requests/s", "audio s/s", "occupancy", "underrun", "metric"]
 COLUMNS += ["mean", *(f"p{percent}" for percent in PERCENTILES)]
+PCM_SAMPLE_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything is done."""
+
+    modes: tuple[str, ...]
+    single_requests: int  # to each server, one by one
+    rising_modes: tuple[str, ...]
+    first_rate: float  # requests a second
+    rate_factor: float
+    rising_seconds: float  # of each stretch
+    compared_turns: int
+    compared_seconds: float  # of each turn
+    stream_turns: int
+    stream_seconds: float
+    callers: tuple[int, ...]
+    closed_seconds: float  # for each number of callers
+
+
+WHOLE = Plan(
+    modes=("inflight", "gather", "early"),
+    single_requests=8,
+    rising_modes=("inflight", "gather"),
+    first_rate=1.2,
+    rate_factor=1.2,
+    rising_seconds=10,
+    compared_turns=4,
+    compared_seconds=25,
+    stream_turns=2,
+    stream_seconds=20,
+    callers=(1, 2, 4, 8, 16),
+    closed_seconds=10,
+)
+QUICK = Plan(
+    modes=("inflight", "gather"),
+    single_requests=3,
+    rising_modes=("inflight",),
+    first_rate=1.8,
+    rate_factor=1.5,
+    rising_seconds=5,
+    compared_turns=1,
+    compared_seconds=8,
+    stream_turns=1,
+    stream_seconds=4,
+    callers=(1, 4),
+    closed_seconds=2,
+)
+CLOSED_MODES = STREAM_MODES = ("inflight", "gather")
 
 
 @dataclass(frozen=True)
@@ -89,6 +152,7 @@ class Answer:
     ttfp_seconds: float
     e2e_seconds: float
     audio_seconds: float
+    ran_dry: bool  # played from its first byte on, it would have stopped before the last came
 
 
 @dataclass(frozen=True)
@@ -98,11 +162,11 @@ class Stretch:
     answers: list[Answer]
     seconds: float  # that requests were sent for
     wall_seconds: float  # until the last answer
-    occupancy: float
+    slot_steps: int  # codes that the decoder could have drawn in its steps
+    row_steps: int  # codes that it drew
 
     @property
     def requests_per_second(self) -> float:
-        """What was offered."""
         return len(self.answers) / self.seconds
 
     @property
@@ -111,17 +175,18 @@ class Stretch:
         return statistics.median(answer.e2e_seconds for answer in self.answers[len(self.answers) // 2 :])
 
     def summary(self) -> dict[str, Any]:
-        """Return mean and percentiles of each metric, in seconds (audio_rtf: a ratio)."""
+        """Return mean and percentiles of each metric, in seconds (audio_rtf: a ratio), and what holds for all."""
         ttfp = [answer.ttfp_seconds for answer in self.answers]
         e2e = [answer.e2e_seconds for answer in self.answers]
         rtf = [answer.e2e_seconds / answer.audio_seconds for answer in self.answers]
         spreads = dict(zip(METRICS, map(_spread, (ttfp, e2e, rtf)), strict=True))
-        audio = sum(answer.audio_seconds for answer in self.answers)
+        audio_seconds = sum(answer.audio_seconds for answer in self.answers)
         return spreads | {
-            "audio_underrun": 0.0,
-            "requests_per_s": self.requests_per_second,
-            "audio_s_per_s": audio / self.wall_seconds,
-            "occupancy": self.occupancy,
+            "audio_underrun": round(float(np.mean([answer.ran_dry for answer in self.answers])), 4),
+            "requests": len(self.answers),
+            "requests_per_s": round(self.requests_per_second, 4),
+            "audio_s_per_s": round(audio_seconds / self.wall_seconds, 4),
+            "occupancy": round(self.row_steps / max(1, self.slot_steps), 4),
         }
 
 
@@ -137,16 +202,18 @@ class Service:
         """Let the door wait so long for more segments before it hands them on."""
         await self._synthesizer.reconfigure.remote(Admission(window_seconds=seconds).model_dump())
 
-    async def single_requests(self, count: int) -> list[Answer]:
+    async def single_requests(self, count: int, *, streamed: bool = False) -> list[Answer]:
         """Send requests one by one, each into an empty house."""
-        return [await self._speak(body) for body in itertools.islice(request_bodies(), count)]
+        return [await self._speak(body) for body in itertools.islice(request_bodies(streamed=streamed), count)]
 
-    async def open_loop(self, requests_per_second: float, seconds: float, turn: int = 0) -> Stretch:
+    async def open_loop(
+        self, requests_per_second: float, seconds: float, turn: int = 0, *, streamed: bool = False
+    ) -> Stretch:
         """Send requests at Poisson times whatever comes back; each turn has requests and times of its own.
 
         Given their number, the times of a Poisson process are uniform: so every turn offers the rate that it says.
         """
-        count = round(requests_per_second * seconds)
+        count = max(1, round(requests_per_second * seconds))
         rng = random.Random(turn)
         times = sorted(rng.uniform(0, seconds) for _ in range(count))
         before, start = await self._counters(), time.perf_counter()
@@ -155,10 +222,30 @@ class Service:
             await asyncio.sleep(start + moment - time.perf_counter())
             return await self._speak(body)
 
-        answers = await asyncio.gather(*map(speak_at, times, request_bodies(turn)))
-        wall_seconds, after = time.perf_counter() - start, await self._counters()
-        occupancy = (after.row_steps - before.row_steps) / max(1, after.steps - before.steps) / self._max_rows
-        return Stretch(answers, seconds, wall_seconds, occupancy)
+        answers = await asyncio.gather(*map(speak_at, times, request_bodies(turn, streamed=streamed)))
+        wall_seconds = time.perf_counter() - start
+        return await self._stretch(answers, seconds, wall_seconds, before)
+
+    async def closed_loop(self, callers: int, seconds: float) -> Stretch:
+        """Have so many callers send a request whenever their last one is answered, for so long."""
+        bodies = request_bodies(CLOSED_TURN)
+        answers: list[Answer] = []
+        before, start = await self._counters(), time.perf_counter()
+
+        async def call() -> None:
+            while time.perf_counter() < start + seconds:
+                answers.append(await self._speak(next(bodies)))
+
+        await asyncio.gather(*(call() for _ in range(callers)))
+        wall_seconds = time.perf_counter() - start
+        return await self._stretch(answers, wall_seconds, wall_seconds, before)
+
+    async def _stretch(
+        self, answers: list[Answer], seconds: float, wall_seconds: float, before: EngineCounters
+    ) -> Stretch:
+        after = await self._counters()
+        slot_steps = (after.steps - before.steps) * self._max_rows
+        return Stretch(answers, seconds, wall_seconds, slot_steps, after.row_steps - before.row_steps)
 
     async def _counters(self) -> EngineCounters:
         counters: EngineCounters = await self._synthesizer.counters.remote()
@@ -166,68 +253,107 @@ class Service:
 
     async def _speak(self, body: dict[str, Any]) -> Answer:
         start = time.perf_counter()
+        arrivals: list[tuple[float, int]] = []  # clock, bytes: pcm is sound from its first byte on
         async with self._client.stream("POST", "/v1/audio/speech", json=body) as answer:
             answer.raise_for_status()
-            pieces = answer.aiter_bytes()
-            await anext(pieces)
-            first = time.perf_counter()
-            async for _ in pieces:
-                pass
-        audio_seconds = float(answer.headers["x-audio-seconds"])
-        return Answer(first - start, time.perf_counter() - start, audio_seconds)
+            async for piece in answer.aiter_bytes():
+                if piece:
+                    arrivals.append((time.perf_counter(), len(piece)))
+        bytes_per_second = PCM_SAMPLE_BYTES * int(answer.headers["x-sample-rate"])
+        first, last = arrivals[0][0], arrivals[-1][0]
+        audio_seconds = sum(count for _, count in arrivals) / bytes_per_second
+        return Answer(first - start, last - start, audio_seconds, runs_dry(arrivals, bytes_per_second))
+
+
+def runs_dry(arrivals: Sequence[tuple[float, int]], bytes_per_second: int) -> bool:
+    """Tell whether sound that is played from its first byte on is over before more of it comes."""
+    plays_until, _ = arrivals[0]
+    for clock, count in arrivals:
+        if clock > plays_until:
+            return True
+        plays_until += count / bytes_per_second
+    return False
 
 
 async def main() -> None:
     options = _options()
+    plan = QUICK if options.quick else WHOLE
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-    climb_seconds, seconds, turns = (6.0, 6.0, 2) if options.quick else (12.0, 25.0, 3)
     try:
-        services = {mode: await service(options, mode) for mode in MODES}
-        saturation, summary, rows = await climb(services, climb_seconds)
-        summary["max_rows"] = options.max_rows
-        rate = COMPARED_SHARE * saturation["inflight"]
-        stretches: dict[str, list[Stretch]] = {mode: [] for mode in MODES}
-        for turn, mode in itertools.product(range(turns), MODES):
-            stretches[mode].append(await services[mode].open_loop(rate, seconds, turn))
+        serve.start(http_options={"host": "127.0.0.1", "port": options.port})
+        services = {mode: await service(options, mode) for mode in plan.modes}
+        summary, rows = await measured(services, plan)
     finally:
         serve.shutdown()
         ray.shutdown()
-    for mode in MODES:
-        summary[mode] = median_of([stretch.summary() for stretch in stretches[mode]])
-        rows += table_rows(mode, f"{COMPARED_SHARE:.0%} of saturation", summary[mode], METRICS)
-    for mode, name in itertools.product(MODES[1:], ("mean", "p95")):
-        ratio = summary[mode]["audio_e2e"][name] / summary["inflight"]["audio_e2e"][name]
-        summary[f"{mode}_{name}_ratio"] = round(ratio, 3)
+    summary["max_rows"] = options.max_rows
     report("serving", "The server under load", table(COLUMNS, rows), summary, keep=not options.quick)
 
 
-async def climb(
-    services: dict[str, Service], seconds: float
-) -> tuple[dict[str, float], dict[str, Any], list[list[object]]]:
-    """Raise the rate until every server has fallen behind; return the highest rate that each kept up with, and how."""
-    singles = []
+async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, Any], list[list[object]]]:
+    """Put every load on the servers; return the summary and the rows of the table."""
+    unloaded_seconds = await unloaded(services, plan.single_requests)
+    rising = {mode: services[mode] for mode in plan.rising_modes}
+    saturation, rows = await climb(rising, plan, PATIENCE * unloaded_seconds, plan.first_rate)
+    summary: dict[str, Any] = {"unloaded_p50": round(unloaded_seconds, 4), "saturation_requests_per_s": saturation}
+    rate, load = COMPARED_SHARE * saturation["inflight"], f"{COMPARED_SHARE:.0%} of saturation"
+
+    turns: dict[str, list[Stretch]] = {mode: [] for mode in services}
+    for turn, mode in itertools.product(range(plan.compared_turns), services):
+        turns[mode].append(await services[mode].open_loop(rate, plan.compared_seconds, turn))
+    for mode, stretches in turns.items():
+        summary[mode] = pooled(stretches).summary()
+        rows += table_rows(mode, load, summary[mode], METRICS)
+    for mode, name in itertools.product(plan.modes[1:], ("mean", "p95")):
+        ratio = summary[mode]["audio_e2e"][name] / summary["inflight"]["audio_e2e"][name]
+        summary[f"{mode}_{name}_ratio"] = round(ratio, 3)
+
+    streams: dict[str, list[Stretch]] = {mode: [] for mode in STREAM_MODES}
+    for turn, mode in itertools.product(range(plan.stream_turns), STREAM_MODES):
+        streams[mode].append(await services[mode].open_loop(rate, plan.stream_seconds, turn, streamed=True))
+    summary["streams"] = {mode: pooled(stretches).summary() for mode, stretches in streams.items()}
+    for mode in STREAM_MODES:
+        rows += table_rows(mode, f"{load}, streams", summary["streams"][mode], METRICS)
+
+    summary["closed_loop"] = {mode: {} for mode in CLOSED_MODES}
+    for callers, mode in itertools.product(plan.callers, CLOSED_MODES):
+        figures = (await services[mode].closed_loop(callers, plan.closed_seconds)).summary()
+        summary["closed_loop"][mode][str(callers)] = figures
+        rows += table_rows(mode, f"closed loop, callers: {callers}", figures, METRICS)
+    return summary, rows
+
+
+async def unloaded(services: dict[str, Service], count: int) -> float:
+    """Return the median latency, in seconds, of single requests in an empty house."""
+    singles: list[Answer] = []
     for of_mode in services.values():
-        await of_mode.single_requests(2)  # the first requests pay for what is loaded on first use
-        singles += [answer.e2e_seconds for answer in await of_mode.single_requests(SINGLE_REQUESTS)]
-    unloaded_seconds = statistics.median(singles)
+        await of_mode.single_requests(FIRST_REQUESTS)
+        await of_mode.single_requests(FIRST_REQUESTS, streamed=True)
+        singles += await of_mode.single_requests(count)
+    return statistics.median(answer.e2e_seconds for answer in singles)
+
+
+async def climb(
+    services: dict[str, Service], plan: Plan, patience_seconds: float, first_rate: float
+) -> tuple[dict[str, float], list[list[object]]]:
+    """Raise the rate until every server has fallen behind; return the highest rate that each kept up with, and how."""
+    if first_rate < SLOWEST_RATE:
+        raise SystemExit(f"the machine is too busy: a server fell behind {2 * first_rate:.2g} requests a second")
     saturation = dict.fromkeys(services, 0.0)
     rows: list[list[object]] = []
-    climbing, rate = list(services), FIRST_RATE
+    climbing, rate = list(services), first_rate
     while climbing:
         for mode in list(climbing):
-            stretch = await services[mode].open_loop(rate, seconds, turn=RISING_TURN)
+            stretch = await services[mode].open_loop(rate, plan.rising_seconds, RISING_TURN)
             rows += table_rows(mode, "rising", stretch.summary(), ["audio_e2e"])
-            if stretch.settled_median_seconds > PATIENCE * unloaded_seconds:
+            if stretch.settled_median_seconds > patience_seconds:
                 climbing.remove(mode)
             else:
-                saturation[mode] = stretch.requests_per_second
-        rate *= RATE_FACTOR
+                saturation[mode] = round(stretch.requests_per_second, 3)
+        rate *= plan.rate_factor
     if not all(saturation.values()):
-        raise SystemExit(f"the machine is too busy: a server fell behind {FIRST_RATE} requests a second")
-    found = {mode: round(rate, 3) for mode, rate in saturation.items()}
-    summary = {"unloaded_p50": round(unloaded_seconds, 4), "saturation_requests_per_s": found}
-    return saturation, summary, rows
+        return await climb(services, plan, patience_seconds, first_rate / 2)
+    return saturation, rows
 
 
 async def service(options: argparse.Namespace, mode: str) -> Service:
@@ -250,43 +376,85 @@ async def service(options: argparse.Namespace, mode: str) -> Service:
     return started
 
 
+class Pass:
+    """Rows that were taken into an idle decoder together."""
+
+    def __init__(self, handles: Sequence[RowHandle]) -> None:
+        self._speaking = len(handles)
+        self.ended: Future[None] = Future()  # done with the last of the rows
+        self.ended.set_running_or_notify_cancel()  # a segment that is called off must not call off its neighbours
+        for handle in handles:
+            handle.future.add_done_callback(self._one_ended)
+
+    def _one_ended(self, _: Future[SpokenRow]) -> None:
+        """Count in the decoder's thread, which alone ends rows."""
+        self._speaking -= 1
+        if not self._speaking:
+            self.ended.set_result(None)
+
+
+def note_passes(engine: Engine) -> dict[tuple[str, int], Pass]:
+    """Return the latest pass of each segment, by its request and its place there; the engine fills it from now on.
+
+    Without admission in flight every admission is a pass. The rows are noted when they get their slots, in the
+    decoder's own thread, so that the next pass can't be taken for theirs.
+    """
+    passes: dict[tuple[str, int], Pass] = {}
+    begin_admission = engine._begin_admission
+
+    def noted() -> bool:
+        begun = begin_admission()
+        if begun:
+            started = Pass(engine._entering)
+            passes.update({(handle.request, handle.row.segment_index): started for handle in engine._entering})
+        return begun
+
+    engine._begin_admission = noted  # type: ignore[method-assign]
+    return passes
+
+
 def leaving_together() -> Any:
-    """Return the synthesizer whose segments all leave when the last of their pass has ended."""
+    """Return the synthesizer whose segments all leave when the last row of their pass has ended."""
     plain: Any = Synthesizer
 
-    class Together(plain.func_or_class):  # type: ignore[misc,name-defined]
-        async def speak(self, *told: Any) -> list[Speech]:
-            speeches: list[Speech] = await super().speak(*told)
-            own_pass = self._decoder.counters.passes
-            while self._decoder.counters.rows_active and self._decoder.counters.passes == own_pass:
-                await asyncio.sleep(LOOK_SECONDS)
+    class Together(plain.func_or_class):  # type: ignore[misc]
+        def __init__(self, settings: Settings) -> None:
+            super().__init__(settings)
+            self._passes = note_passes(self._decoder._engine)
+
+        async def speak(self, segment: Segment, *told: Any) -> list[Speech]:
+            speeches: list[Speech] = await super().speak(segment, *told)
+            own_pass = self._passes.pop((segment.request, segment.index))
+            await asyncio.wrap_future(own_pass.ended)
             return speeches
 
     return plain.options(func_or_class=Together, name="Synthesizer")
 
 
-def median_of(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the median of every figure."""
-    first = summaries[0]
-    return {
-        name: median_of([summary[name] for summary in summaries])
-        if isinstance(figure, dict)
-        else round(statistics.median(summary[name] for summary in summaries), 4)
-        for name, figure in first.items()
-    }
+def pooled(stretches: Sequence[Stretch]) -> Stretch:
+    """Return the turns of one load as one stretch."""
+    return Stretch(
+        answers=[answer for stretch in stretches for answer in stretch.answers],
+        seconds=sum(stretch.seconds for stretch in stretches),
+        wall_seconds=sum(stretch.wall_seconds for stretch in stretches),
+        slot_steps=sum(stretch.slot_steps for stretch in stretches),
+        row_steps=sum(stretch.row_steps for stretch in stretches),
+    )
 
 
-def request_bodies(turn: int = 0) -> Iterator[dict[str, Any]]:
+def request_bodies(turn: int = 0, *, streamed: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the same endless requests every time: one to five sentences, pcm."""
     rng = random.Random(turn)
+    stream = {"stream_format": "audio"} if streamed else {}
     while True:
         text = " ".join(rng.choices(SENTENCES, k=rng.randint(*SENTENCES_OF_A_REQUEST)))
         seed = rng.randrange(2**31)
-        yield {"model": "m", "voice": "default", "input": text, "response_format": "pcm", "seed": seed}
+        yield {"model": "m", "voice": "default", "input": text, "response_format": "pcm", "seed": seed} | stream
 
 
 def table_rows(mode: str, load: str, figures: dict[str, Any], metrics: Sequence[str]) -> list[list[object]]:
-    about = [figures[name] for name in ("requests_per_s", "audio_s_per_s", "occupancy")]
+    names = ("requests", "requests_per_s", "audio_s_per_s", "occupancy", "audio_underrun")
+    about = [figures[name] for name in names]
     return [[mode, load, *about, metric, *figures[metric].values()] for metric in metrics]
 
 
@@ -302,7 +470,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--max-rows", type=int, default=16)
     parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--quick", action="store_true", help="a minute at most, and no results file")
+    parser.add_argument("--quick", action="store_true", help="less of all, in about a minute; no results file")
     return parser.parse_args()
 
 
