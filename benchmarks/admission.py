@@ -1,7 +1,8 @@
 """How long admissions hold up the rows that are being spoken: python benchmarks/admission.py [--quick] [--size mid]
 
-A full house of 16 slots: whenever a row ends, another one comes, with a text of 20 to 100 tokens and in every second
-case a voice prompt of 150 frames. Measured: the time between the ends of two steps, in medians of a step.
+A full house of 16 slots: whenever a row ends, another one comes, with a text of 20 to 100 tokens, one in eight with 500
+to 1000, and in every second case a voice prompt of 150 frames. Measured: the time between the ends of two steps, in
+medians of a step.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from voice_core.decoding.rows import Row
 
 SLOTS = 16
 PROMPT_FRAMES = 150
+USUAL_TOKENS, LONG_TOKENS = (20, 100), (500, 1000)
+LONG_EVERY = 8  # rows
 COLUMNS = ["size", "slots", "steps", "step ms", "p50", "p95", "p99", "worst"]
 
 
@@ -38,7 +41,7 @@ def main() -> None:
     device = torch.device(options.device)
     network = random_network(options.size, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     recorder = CudaRecorder(device) if device.type == "cuda" else None
-    decoder = BatchDecoder(network, max_rows=SLOTS, max_frames=700, max_tokens=128, recorder=recorder)
+    decoder = BatchDecoder(network, max_rows=SLOTS, max_frames=700, max_tokens=LONG_TOKENS[1], recorder=recorder)
     ends, steps = watch(decoder)
     engine = Engine(decoder, largest_share=1.0)
     rows = endless_rows()
@@ -83,7 +86,8 @@ def endless_rows() -> Iterator[Row]:
     rng = random.Random(0)
     for seed in itertools.count():
         prompt = tuple(range(PROMPT_FRAMES)) if seed % 2 else ()
-        text = tuple(rng.randrange(2, 50) for _ in range(rng.randrange(20, 101)))
+        tokens = rng.randint(*(USUAL_TOKENS if (seed + 1) % LONG_EVERY else LONG_TOKENS))
+        text = tuple(rng.randrange(2, 50) for _ in range(tokens))
         yield Row(text, len(prompt) + rng.randrange(50, 451), prompt, seed)
 
 

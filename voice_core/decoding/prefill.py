@@ -65,8 +65,7 @@ def _read(network: Network, texts: Sequence[tuple[int, ...]]) -> Generator[None,
     """Encode a padded group of texts; return what cross-attention reads of each, [L, K, T, D]."""
     text_ids, lengths = _padded(texts, network.device)
     memory = yield from network.encoder.pieces(text_ids, lengths)
-    keys, values = network.decoder.memorise(memory, lengths)
-    yield
+    keys, values = yield from network.decoder.memorise_pieces(memory, lengths)
     return [
         CrossMemory(keys[:, index, :, : len(text)], values[:, index, :, : len(text)])
         for index, text in enumerate(texts)

@@ -11,7 +11,7 @@ or sampling; the modules are differentiable, so the training program uses the ve
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -51,14 +51,20 @@ class NoMemory:
 # A computation that pauses after every layer, so that whoever runs it can do something else in between.
 Pieces = Generator[None, None, Tensor]
 
+# Of texts that one piece takes through a layer's MLP: rows that speak wait for it, and on a CPU a whole layer of a text
+# of a thousand tokens takes several of their steps.
+PIECE_POSITIONS = 256
 
-def whole(pieces: Pieces) -> Tensor:
+Result = TypeVar("Result")
+
+
+def whole(pieces: Generator[None, None, Result]) -> Result:
     """Run a computation to its end without a pause."""
     while True:
         try:
             next(pieces)
         except StopIteration as end:
-            result: Tensor = end.value
+            result: Result = end.value
             return result
 
 
@@ -189,10 +195,19 @@ class EncoderLayer(nn.Module):
         self.before_mlp, self.after_mlp = RMSNorm(size, eps), RMSNorm(size, eps)
         self.mlp = GatedMLP(config)
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
+    def pieces(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> Pieces:
+        """Return [B, T, H] of x [B, T, H]; long texts go through the MLP in stretches."""
         heard = self.attention(self.before_attention(x), rotation, mask, NoMemory(), 0)
         x = x + self.after_attention(heard)
-        return x + self._through_mlp(x)
+        tokens, most_tokens = x.shape[1], max(1, PIECE_POSITIONS // len(x))
+        if tokens <= most_tokens:
+            return x + self._through_mlp(x)
+        done = []
+        for begin in range(0, tokens, most_tokens):
+            yield
+            stretch = x[:, begin : begin + most_tokens]
+            done.append(stretch + self._through_mlp(stretch))
+        return torch.cat(done, dim=1)
 
     def _through_mlp(self, x: Tensor) -> Tensor:
         out: Tensor = self.after_mlp(self.mlp(self.before_mlp(x)))
@@ -208,7 +223,7 @@ class DecoderLayer(EncoderLayer):
         self.before_cross, self.after_cross = RMSNorm(size, eps), RMSNorm(size, eps)
         self.cross = CrossAttention(config)
 
-    def forward(  # type: ignore[override]  # a decoder layer reads more than an encoder layer
+    def forward(
         self,
         x: Tensor,
         rotation: Rotation,
@@ -246,7 +261,8 @@ class Encoder(nn.Module):
         x = embed(self.embedding, text_ids)
         masks = self._masks(text_lengths, text_ids.shape[1], x.dtype)
         for layer, window in zip(self.layers, self.config.encoder.windows, strict=True):
-            x = layer(x, rotation, masks[window])
+            assert isinstance(layer, EncoderLayer)
+            x = yield from layer.pieces(x, rotation, masks[window])
             yield
         memory: Tensor = self.norm(x)
         return memory
@@ -279,6 +295,9 @@ class Decoder(nn.Module):
 
     def memorise(self, memory: Tensor, text_lengths: Tensor) -> CrossMemory:
         """Return what cross-attention will read of the encoder's memory [B, T, H]."""
+        return whole(self.memorise_pieces(memory, text_lengths))
+
+    def memorise_pieces(self, memory: Tensor, text_lengths: Tensor) -> Generator[None, None, CrossMemory]:
         rotation = None
         if self.config.progress_rope:
             positions = text_positions(self.config, text_lengths, memory.shape[1])
@@ -289,6 +308,7 @@ class Decoder(nn.Module):
             of_layer = layer.cross.memorise(memory, rotation)
             keys.append(of_layer[0])
             values.append(of_layer[1])
+            yield
         return CrossMemory(torch.stack(keys), torch.stack(values))
 
     def pieces(

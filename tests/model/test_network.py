@@ -1,0 +1,30 @@
+"""The network in pieces: whoever runs it may do something else in between, and nothing comes out differently."""
+
+import pytest
+import torch
+
+from tests.toy import toy_network
+from voice_core.model import network as module
+
+LENGTHS = torch.tensor([40, 23])
+
+
+def text_ids() -> torch.Tensor:
+    return torch.randint(1, 60, (len(LENGTHS), int(LENGTHS.max())), generator=torch.Generator().manual_seed(3))
+
+
+@torch.inference_mode()
+def test_a_long_text_gives_the_same_memory_in_more_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = toy_network().encoder
+    at_once = sum(1 for _ in encoder.pieces(text_ids(), LENGTHS))
+    expected = encoder(text_ids(), LENGTHS)
+    monkeypatch.setattr(module, "PIECE_POSITIONS", 16)  # of two texts: eight tokens of each
+    assert sum(1 for _ in encoder.pieces(text_ids(), LENGTHS)) == at_once + 5 * len(encoder.layers)
+    assert torch.allclose(encoder(text_ids(), LENGTHS), expected, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_what_cross_attention_reads_is_made_layer_by_layer() -> None:
+    network = toy_network()
+    memory = network.encoder(text_ids(), LENGTHS)
+    assert sum(1 for _ in network.decoder.memorise_pieces(memory, LENGTHS)) == len(network.decoder.layers)
