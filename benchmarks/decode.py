@@ -65,7 +65,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     bandwidth = copy_bandwidth(device)
-    rows, summary = [], {"device": options.device, "copy_gb_per_s": round(bandwidth / 1e9, 2)}
+    scale = QUICK_SCALE if options.quick else CPU_SCALE if device.type == "cpu" else 1.0
+    rows, summary = [], {"device": options.device, "copy_gb_per_s": round(bandwidth / 1e9, 2), "mixed_scale": scale}
     for size in options.size:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         network = random_network(size, device, dtype)
@@ -75,20 +76,23 @@ def main() -> None:
                 decoder = decoder_for(network, batch, prompt_frames, graphs=options.graphs == "auto")
                 graphs = "on" if decoder.recorded else "off"
                 step = step_measures(decoder, prompt_frames, bandwidth, options.quick)
-                mixed = mixed_pass(decoder, options.quick)._asdict() if prompt_frames == 0 else {}
+                mixed = mixed_pass(decoder, scale)._asdict() if prompt_frames == 0 else {}
                 rows.append([size, graphs, batch, prompt_frames, *step.values(), *(mixed.values() or [""] * 3)])
                 summary["graphs"] = graphs
                 if prompt_frames == 0:
                     summary[size][str(batch)] = {key: round(value, 4) for key, value in (step | mixed).items()}
     name = f"decode_{device.type}" + ("" if options.size == ["toy", "mid"] else "_" + "_".join(options.size))
-    report(name, "Decode steps", table(COLUMNS, rows), summary, keep=not options.quick)
+    shortened = "" if scale == 1 else f"; mixed rows are {scale:g} times as long as said"
+    report(name, f"Decode steps{shortened}", table(COLUMNS, rows), summary, keep=not options.quick)
 
 
 def step_measures(decoder: BatchDecoder, prompt_frames: int, bandwidth: float, quick: bool) -> dict[str, float]:
     """Return what a step of rows of equal length takes, and what it must take at the least."""
     batch = decoder.free_slots
-    step_s = step_seconds(decoder, prompt_frames, steps=6 if quick else 30)
-    floor_s = floor_bytes(decoder.network, batch, 1 + prompt_frames + TARGET_FRAMES // 2) / bandwidth
+    steps, steps_before = (6, 4) if quick else (30, TARGET_FRAMES // 2 - 15)
+    step_s = step_seconds(decoder, prompt_frames, steps, steps_before)
+    filled_frames = 1 + prompt_frames + steps_before + steps // 2
+    floor_s = floor_bytes(decoder.network, batch, filled_frames) / bandwidth
     return {
         "step_ms": step_s * 1e3,
         "floor_ms": floor_s * 1e3,
@@ -97,10 +101,10 @@ def step_measures(decoder: BatchDecoder, prompt_frames: int, bandwidth: float, q
     }
 
 
-def step_seconds(decoder: BatchDecoder, prompt_frames: int, steps: int) -> float:
-    """Return the median time of steps around the middle of rows of TARGET_FRAMES in all slots."""
+def step_seconds(decoder: BatchDecoder, prompt_frames: int, steps: int, steps_before: int) -> float:
+    """Return the median time of steps, after others, of rows of TARGET_FRAMES in all slots."""
     numbers = decoder.admit(rows_of([TARGET_FRAMES] * decoder.free_slots, prompt_frames))
-    for _ in range(4 if steps < 10 else TARGET_FRAMES // 2 - steps // 2):
+    for _ in range(steps_before):
         decoder.step()
     times = []
     for _ in range(steps):
@@ -112,10 +116,9 @@ def step_seconds(decoder: BatchDecoder, prompt_frames: int, steps: int) -> float
     return statistics.median(times)
 
 
-def mixed_pass(decoder: BatchDecoder, quick: bool) -> Mixed:
-    """Speak rows of mixed length in all slots in one pass."""
+def mixed_pass(decoder: BatchDecoder, scale: float) -> Mixed:
+    """Speak rows of mixed length, `scale` times MIXED_FRAMES, in all slots in one pass."""
     network, batch, steps_before = decoder.network, decoder.free_slots, decoder.row_steps
-    scale = QUICK_SCALE if quick else CPU_SCALE if network.device.type == "cpu" else 1.0
     lengths = [max(3, round(scale * frames)) for frames in mixed_lengths(batch)]
     start = _now(network)
     spoken = decoder.speak(rows_of(lengths, 0))
