@@ -103,7 +103,7 @@ class Watched(BatchDecoder):
 
     def _draw(self, rows: slice, demand: Demand) -> None:
         for hidden, live in zip(self._state.hidden[rows], self._live[rows], strict=False):
-            self.bits.setdefault(live.number, []).append(hidden.numpy().tobytes())
+            self.bits.setdefault(live.number, []).append(hidden.cpu().numpy().tobytes())
         super()._draw(rows, demand)
 
 
@@ -125,8 +125,9 @@ def said_in_a_random_pattern(network: Network, rows: list[Row], rng: random.Rand
     return said
 
 
-def test_deterministic_rows_are_the_same_to_the_bit_in_every_arrival_pattern() -> None:
-    network = toy_network(extra_cutoff=0.0)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_deterministic_rows_are_the_same_to_the_bit_in_every_arrival_pattern(device: str) -> None:
+    network = toy_network(extra_cutoff=0.0).to(device)
     pack_linears(network)
     rows = [replace(row, target_frames=row.prompt_frames + 15) for row in different_rows(network.config, 9)]
     # While they speak, attention reads two and three blocks for everybody, of prompts or of a text.
