@@ -1,6 +1,6 @@
 """Command: trains the speaker, text to codes, and writes it as a checkpoint that the product loads.
 
-    python training/train_speaker.py --data SHARDS --codec DIRECTORY --out DIRECTORY --steps 38000
+    python training/train_speaker.py --data SHARDS --codec DIRECTORY --out DIRECTORY --steps 36000
 
 A stopped run goes on where it was last saved. The learning rate stays up until the last steps, so a finished run is
 made longer from a copy of a state that it had before them; `--decay-steps` says when they begin.
@@ -127,7 +127,7 @@ def _arguments() -> Namespace:
     parser = command_line(__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="shards of codes from training/make_data.py")
     parser.add_argument("--codec", type=Path, required=True, help="the codec that made the codes")
-    parser.add_argument("--steps", type=int, default=38_000)
+    parser.add_argument("--steps", type=int, default=36_000)
     parser.add_argument("--rate", type=float, default=HIGHEST_RATE, help="the highest learning rate")
     parser.add_argument(
         "--decay-steps", type=int, help="so many last steps at a falling rate; a fifth of all if not said"
