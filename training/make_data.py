@@ -53,8 +53,12 @@ def main() -> None:
     # A process for each shard: the teacher's noise goes on from all that its process has said.
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
         pending = [pool.submit(make_shard, order) for order in orders(arguments) if not order.file.exists()]
-        for shard in as_completed(pending):
-            print(f"{shard.result().name} written", flush=True)
+        try:
+            for shard in as_completed(pending):
+                print(f"{shard.result().name} written", flush=True)
+        except BaseException:  # or the pool would make all the others first
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ def test_as_many_rows_as_fit_are_made_of_the_checkpoints_own_length(caplog: pyte
 
 def test_where_few_rows_fit_segments_give_way_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert plan_for(4 * FULL_BYTES - 100) == SlotPlan(4, 39, 30)
-    assert "at most 39 s instead of the checkpoint's 40 s" in caplog.text
+        assert plan_for(4 * FULL_BYTES - 100) == SlotPlan(4, 30, 30)
+    assert "at most 30 s instead of the checkpoint's 40 s" in caplog.text
     assert "4 instead of 3" in caplog.text
     assert plan_for(4 * LEAST_BYTES) == SlotPlan(4, 10, 30)
     assert plan_for(6 * LEAST_BYTES, max_rows=6) == SlotPlan(6, 10, 30)

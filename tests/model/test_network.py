@@ -1,10 +1,11 @@
 """The network in pieces: whoever runs it may do something else in between, and nothing comes out differently."""
 
-import pytest
+from functools import partial
+
 import torch
 
 from tests.toy import toy_network
-from voice_core.model import network as module
+from voice_core.model.network import whole
 
 LENGTHS = torch.tensor([40, 23])
 
@@ -14,13 +15,13 @@ def text_ids() -> torch.Tensor:
 
 
 @torch.inference_mode()
-def test_a_long_text_gives_the_same_memory_in_more_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_text_gives_the_same_memory_in_more_pieces() -> None:
     encoder = toy_network().encoder
     at_once = sum(1 for _ in encoder.pieces(text_ids(), LENGTHS))
     expected = encoder(text_ids(), LENGTHS)
-    monkeypatch.setattr(module, "PIECE_POSITIONS", 16)  # of two texts: eight tokens of each
-    assert sum(1 for _ in encoder.pieces(text_ids(), LENGTHS)) == at_once + 5 * len(encoder.layers)
-    assert torch.allclose(encoder(text_ids(), LENGTHS), expected, atol=1e-6)
+    in_stretches = partial(encoder.pieces, text_ids(), LENGTHS, most_positions=16)  # of two texts: eight tokens of each
+    assert sum(1 for _ in in_stretches()) == at_once + 5 * len(encoder.layers)
+    assert torch.allclose(whole(in_stretches()), expected, atol=1e-6)
 
 
 @torch.inference_mode()

@@ -216,7 +216,7 @@ class BatchDecoder:
         self._look_around()
         together = 1 if self.deterministic else max(1, len(rows))
         for begin in range(first, first + len(rows), together):
-            self._draw(slice(begin, begin + together), self._crowd.demand)
+            self._draw(slice(begin, begin + together), self._demand())
         self.row_steps += len(rows)
 
     @torch.inference_mode()
@@ -332,7 +332,8 @@ class BatchDecoder:
         last = len(self._live) - 1
         if slot != last:
             moving = self._live[last]
-            self.slots.move(last, slot, moving.filled_frames(self.steps), len(moving.row.text_ids))
+            filled_frames = moving.filled_frames(self.steps) + self._thought  # the frame of a step half done is there
+            self.slots.move(last, slot, filled_frames, len(moving.row.text_ids))
             self._state.move(last, slot)
             self._live[slot] = moving
         self._live.pop()

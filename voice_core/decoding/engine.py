@@ -11,6 +11,7 @@ them at a time as the running rows can spare (`PATIENCE_STEPS`).
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -35,7 +36,7 @@ STEP_TIME_SHARE = 0.25  # of the latest step in the mean of their times
 
 # Of the texts and prompts that are admitted together while others speak: bounds what one piece can take.
 GROUP_POSITIONS = {"cpu": 256, "cuda": 4096}
-# … and while nobody does: more at a time gain nothing, and who comes a moment later would have to wait for all of it.
+# … and while nobody does, in flight: more gain nothing, and who comes a moment later would have to wait for all of it.
 IDLE_GROUP_POSITIONS = 4096
 
 DEFAULT_LARGEST_SHARE = 0.5  # of the slots, for one request while others wait
@@ -98,6 +99,7 @@ class Engine:
         self._called_off = threading.Event()
         self._live: dict[int, RowHandle] = {}  # by the decoder's number
         self._step_seconds = 0.0  # a running mean
+        self._most_live = decoder.slots.slots  # rows; fewer after a step that found too little memory
         self._wake = threading.Condition()
         self._closing = False
         self._passes = 0
@@ -186,21 +188,31 @@ class Engine:
         self._resolve(outcomes)
 
     def _step_or_make_room(self) -> None:
-        """Step; where memory doesn't suffice, those who came last fail, and the others speak on."""
+        """Step; where memory doesn't suffice, those who came last fail, and the others speak on.
+
+        Of rows that all came together the later half fails. As many as remain may speak from then on, and one more for
+        every row that ends: or those who wait would come in and fail one after the other.
+        """
         while self._live:
             try:
                 self._decoder.step()
             except Exception as error:
-                latest = max(handle.admission for handle in self._live.values())
-                came_last = [number for number, handle in self._live.items() if handle.admission == latest]
-                if not ran_out_of_memory(error) or len(came_last) == len(self._live):
+                if not ran_out_of_memory(error) or len(self._live) == 1:
                     raise
+                came_last = self._came_last()
                 logger.exception("No memory for a step of %d rows; the last %d fail", len(self._live), len(came_last))
                 self._fail([self._live.pop(number) for number in came_last], error)
                 for number in came_last:
                     self._decoder.cancel(number)
+                self._most_live = len(self._live)
             else:
                 return
+
+    def _came_last(self) -> list[int]:
+        """Return the numbers of the rows of the latest admission; the later half, if nobody else speaks."""
+        latest = max(handle.admission for handle in self._live.values())
+        numbers = sorted(number for number, handle in self._live.items() if handle.admission == latest)
+        return numbers if len(numbers) < len(self._live) else numbers[(len(numbers) + 1) // 2 :]
 
     def _admit_a_little(self) -> None:
         """Go on with an admission, or begin one, for as long as the running rows have patience."""
@@ -249,7 +261,7 @@ class Engine:
 
     def _chosen(self) -> list[RowHandle]:
         """Take rows out of the queue for the next admission; those that can't be spoken fail alone."""
-        if not self._decoder.free_slots:
+        if self._free_slots <= 0:
             return []
         with self._wake:
             waiting, self._waiting = self._waiting, deque()
@@ -257,6 +269,10 @@ class Engine:
         with self._wake:
             self._waiting.extendleft(reversed(left))
         return chosen
+
+    @property
+    def _free_slots(self) -> int:
+        return min(self._decoder.free_slots, self._most_live - len(self._live))
 
     def _is_wanted(self, handle: RowHandle) -> bool:
         if handle.cancelled.is_set():
@@ -272,18 +288,27 @@ class Engine:
     def _share_out(self, waiting: Sequence[RowHandle]) -> tuple[list[RowHandle], list[RowHandle]]:
         """Return who gets a slot now, in the order of their turns, and who waits on, in the order they came."""
         held = Counter(handle.request for handle in self._live.values())
-        positions, most_positions = 0, self._group_positions if self._live else IDLE_GROUP_POSITIONS
+        read: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()  # samples of one text and prompt share them
+        positions, most_positions = 0, self._most_positions()
         granted: dict[int, RowHandle] = {}
         batch = {handle.request for handle in waiting if handle.batch}
         for place in self._turns.order([handle.request for handle in waiting], held, batch):
             row = waiting[place].row
-            positions += len(row.text_ids) + row.prompt_frames + 1
+            if (brought := (row.text_ids, row.prompt_codes)) not in read:
+                positions += len(row.text_ids) + row.prompt_frames + 1
+                read.add(brought)
             crowded = positions > most_positions
-            if len(granted) == self._decoder.free_slots or (granted and crowded):
+            if len(granted) == self._free_slots or (granted and crowded):
                 break
             granted[place] = waiting[place]
             self._turns.take(waiting[place].request)
         return list(granted.values()), [handle for place, handle in enumerate(waiting) if place not in granted]
+
+    def _most_positions(self) -> float:
+        """Return how much may be read in one admission."""
+        if self._live:
+            return self._group_positions
+        return IDLE_GROUP_POSITIONS if self._in_flight else math.inf  # nobody else comes before the pass has ended
 
     def _let_cancelled_go(self) -> None:
         """End the rows that nobody wants any more: those that wait, an admission of nothing else, those that speak."""
@@ -312,6 +337,7 @@ class Engine:
     def _resolve(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
         for number, outcome in outcomes:
             self._rows_spoken += 1
+            self._most_live = min(self._most_live + 1, self._decoder.slots.slots)
             future = self._live.pop(number).future
             if isinstance(outcome, SynthesisError):
                 future.set_exception(outcome)

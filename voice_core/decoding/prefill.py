@@ -22,6 +22,10 @@ from voice_core.model.network import CrossMemory, Masks, Network, additive, pref
 MOST_POSITIONS = 2048  # of one padded batch through encoder or decoder: bounds its memory
 STRETCH_FRAMES = 128  # of a prompt that are taken in between two pauses
 
+# Of texts that one piece takes through a layer's MLP. On a CPU a layer of a text of a thousand tokens takes several
+# steps of the rows that wait meanwhile; a GPU is done with it before the host has asked for more.
+PIECE_POSITIONS = {"cpu": 256}
+
 _Start = tuple[tuple[int, ...], tuple[int, ...], int]  # what a row's first hidden state depends on
 
 
@@ -64,7 +68,7 @@ def _start(row: Row) -> _Start:
 def _read(network: Network, texts: Sequence[tuple[int, ...]]) -> Generator[None, None, list[CrossMemory]]:
     """Encode a padded group of texts; return what cross-attention reads of each, [L, K, T, D]."""
     text_ids, lengths = _padded(texts, network.device)
-    memory = yield from network.encoder.pieces(text_ids, lengths)
+    memory = yield from network.encoder.pieces(text_ids, lengths, PIECE_POSITIONS.get(network.device.type))
     keys, values = yield from network.decoder.memorise_pieces(memory, lengths)
     return [
         CrossMemory(keys[:, index, :, : len(text)], values[:, index, :, : len(text)])

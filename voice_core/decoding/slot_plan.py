@@ -28,6 +28,7 @@ MEMORY_SHARE = 0.8  # of the free memory that slots may take; the rest is for pa
 # Where memory is short, long segments give way to rows, for a text can be cut into shorter ones.
 FEWEST_ROWS = 4  # that are worth it: fewer leave a single row to a request that gets half of them
 LEAST_SEGMENT_SECONDS = 10.0  # that they give way to: nearly every sentence is still spoken in one go
+SHRINKING_SECONDS = 10.0  # so much at a time: replicas with a little more or less free memory shall agree
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def plan_slots(
         raise _too_little(least, least.slot_bytes(config, dtype), device, free_bytes)
     wanted_rows = min(max_rows or FEWEST_ROWS, most_rows)
     while rows_of(segment_seconds) < wanted_rows:
-        segment_seconds = max(least_seconds, math.ceil(segment_seconds) - 1.0)
+        shorter_seconds = (math.ceil(segment_seconds / SHRINKING_SECONDS) - 1) * SHRINKING_SECONDS
+        segment_seconds = max(least_seconds, shorter_seconds)
     rows = max_rows or min(rows_of(segment_seconds), MOST_ROWS[device.type])
     if longest_segment_seconds is None and segment_seconds < own_seconds:
         logger.warning(

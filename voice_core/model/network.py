@@ -51,10 +51,6 @@ class NoMemory:
 # A computation that pauses after every layer, so that whoever runs it can do something else in between.
 Pieces = Generator[None, None, Tensor]
 
-# Of texts that one piece takes through a layer's MLP: rows that speak wait for it, and on a CPU a whole layer of a text
-# of a thousand tokens takes several of their steps.
-PIECE_POSITIONS = 256
-
 Result = TypeVar("Result")
 
 
@@ -195,11 +191,12 @@ class EncoderLayer(nn.Module):
         self.before_mlp, self.after_mlp = RMSNorm(size, eps), RMSNorm(size, eps)
         self.mlp = GatedMLP(config)
 
-    def pieces(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> Pieces:
-        """Return [B, T, H] of x [B, T, H]; long texts go through the MLP in stretches."""
+    def pieces(self, x: Tensor, rotation: Rotation, mask: Tensor | None, most_positions: int | None) -> Pieces:
+        """Return [B, T, H] of x [B, T, H]; long texts go through the MLP in stretches of `most_positions`."""
         heard = self.attention(self.before_attention(x), rotation, mask, NoMemory(), 0)
         x = x + self.after_attention(heard)
-        tokens, most_tokens = x.shape[1], max(1, PIECE_POSITIONS // len(x))
+        tokens = x.shape[1]
+        most_tokens = max(1, most_positions // len(x)) if most_positions else tokens
         if tokens <= most_tokens:
             return x + self._through_mlp(x)
         done = []
@@ -255,14 +252,15 @@ class Encoder(nn.Module):
         """Return the memory [B, T, H] of text ids [B, T], padded on the right, whose lengths are [B]."""
         return whole(self.pieces(text_ids, text_lengths))
 
-    def pieces(self, text_ids: Tensor, text_lengths: Tensor) -> Pieces:
+    def pieces(self, text_ids: Tensor, text_lengths: Tensor, most_positions: int | None = None) -> Pieces:
+        """Do the same with pauses: after every layer, and in it after `most_positions` of the texts."""
         positions = text_positions(self.config, text_lengths, text_ids.shape[1])
         rotation = rotation_at(positions, self.config.encoder)
         x = embed(self.embedding, text_ids)
         masks = self._masks(text_lengths, text_ids.shape[1], x.dtype)
         for layer, window in zip(self.layers, self.config.encoder.windows, strict=True):
             assert isinstance(layer, EncoderLayer)
-            x = yield from layer.pieces(x, rotation, masks[window])
+            x = yield from layer.pieces(x, rotation, masks[window], most_positions)
             yield
         memory: Tensor = self.norm(x)
         return memory
