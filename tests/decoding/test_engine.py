@@ -411,7 +411,7 @@ def test_want_of_memory_halves_a_burst_and_those_who_wait_come_in_one_by_one() -
 
 @pytest.mark.parametrize("place", ["decoder.norm", "head"])
 def test_a_step_that_failed_is_gone_on_with_wherever_the_rows_move(place: str) -> None:
-    """The one that leaves sits below one that stays and takes its slot: of half a step, everything must move with it."""
+    """The one that leaves sits below one that stays and takes its slot, with all that half a step has left there."""
     network = toy_network()
     rows = different_rows(network.config, 2)
     (expected,) = decoder_of(network).speak(rows[1:])
