@@ -26,7 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
 from training.evaluate import STRETCHES, Judge, pace, segments_of
-from training.recogniser import SHIPPED_FILE, edit_distance, load_recogniser
+from training.recogniser import SHIPPED_FILE, Recogniser, edit_distance, load_recogniser
 from training.service import Answer
 from training.teacher import Teacher
 from training.texts import texts
@@ -47,18 +47,17 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=250)
     parser.add_argument("--stretches", type=float, nargs="+", default=STRETCHES[:1], help="of the estimated duration")
     parser.add_argument("--recogniser", type=Path, default=SHIPPED_FILE)
-    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
 
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     teacher, drawn = Teacher(), development_texts(arguments.texts)
     phonemes = [teacher.phonemes(text) for text in drawn]
-    judge = Judge(arguments.recogniser, drawn, phonemes)
+    judge, recogniser = Judge(arguments.recogniser, drawn, phonemes), load_recogniser(arguments.recogniser)
     figures = []
     for model in arguments.models:
         for stretch in arguments.stretches:
             answers = speak_in_batches(model, drawn, stretch)
-            lost = lost_ends(arguments.recogniser, answers, phonemes)
+            lost = lost_ends(recogniser, answers, phonemes)
             figures.append({"model": model, "stretch": stretch, **asdict(pace(answers, judge)), "lost_ends": lost})
             print(" ".join(f"{name} {value}" for name, value in rounded(figures[-1]).items()), flush=True)
     print(json.dumps(figures))
@@ -89,11 +88,10 @@ def speak_in_batches(model: str, drawn: Sequence[str], stretch: float) -> list[A
     return [_answer([speech for _, speech in sorted(of_text, key=lambda each: each[0])]) for of_text in said]
 
 
-def lost_ends(recogniser: Path, answers: Sequence[Answer], phonemes: Sequence[str]) -> float:
+def lost_ends(recogniser: Recogniser, answers: Sequence[Answer], phonemes: Sequence[str]) -> float:
     """Return the share of texts of which `LOST_PHONEMES` phonemes or more are missing at the end."""
-    judge = load_recogniser(recogniser)
     lost = [
-        lost_phonemes(judge.hear(answer.samples), judge.phoneme_ids(expected))
+        lost_phonemes(recogniser.hear(answer.samples), recogniser.phoneme_ids(expected))
         for answer, expected in zip(answers, phonemes, strict=True)
     ]
     return sum(count >= LOST_PHONEMES for count in lost) / len(lost)

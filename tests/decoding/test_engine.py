@@ -296,17 +296,19 @@ def test_a_cancelled_row_that_waits_ends_although_no_slot_gets_free() -> None:
     engine.close()
 
 
-def without_end(engine: Engine) -> None:
-    """Make the engine's next admission one that never comes to an end."""
-    admission = engine._decoder.admission
+def without_end(engine: Engine) -> list[None]:
+    """Make the engine's next admission one that never comes to an end; return what grows with each of its pieces."""
+    admission, pieces = engine._decoder.admission, list[None]()
 
     def endless(_rows: Sequence[Row]) -> Generator[None, None, list[int]]:
         engine._decoder.admission = admission  # type: ignore[method-assign]
         while True:
-            time.sleep(0.001)
+            pieces.append(None)
+            time.sleep(0.001)  # or it would starve the test's own thread
             yield
 
     engine._decoder.admission = endless  # type: ignore[method-assign]
+    return pieces
 
 
 @pytest.mark.parametrize("others_speak", [False, True])
@@ -315,11 +317,12 @@ def test_an_admission_of_cancelled_rows_only_is_given_up(others_speak: bool) -> 
     engine = Engine(decoder_of(network, max_rows=3))
     speaking = engine.submit([LONG]) if others_speak else []
     wait_until(lambda: engine.counters.steps > 0 or not others_speak)
-    without_end(engine)
+    pieces = without_end(engine)
     entering = engine.submit([Row((1, 2), 30), Row((3, 4), 30)])
     wait_until(lambda: engine._admission is not None)
     entering[0].cancel()
-    time.sleep(0.05)
+    seen = len(pieces)
+    wait_until(lambda: len(pieces) > seen + 2)
     assert not entering[0].future.done()  # its neighbour is still wanted
     entering[1].cancel()
     assert [handle.future.result(10).ids for handle in entering] == [(), ()]
