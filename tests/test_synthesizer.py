@@ -163,16 +163,20 @@ def test_the_checkpoints_own_voices_fit_however_short_a_prompt_may_be() -> None:
     loaded.close()
 
 
-def test_as_many_rows_are_made_as_the_memory_holds() -> None:
+def test_as_many_rows_are_made_as_the_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    free: list[int] = []
+    monkeypatch.setattr("voice_core.synthesizer.free_device_bytes", lambda _: free[-1])
     rows = []
     for free_bytes in (100_000_000_000, 100_000_000):
-        loaded = Synthesizer.load("embedded", device="cpu", free_bytes=lambda _, free_bytes=free_bytes: free_bytes)
+        free.append(free_bytes)
+        loaded = Synthesizer.load("embedded", device="cpu")
         rows.append(loaded.facts.max_rows)
         loaded.close()
     assert rows[0] == 16
     assert 1 <= rows[1] < 16
+    free.append(1_000_000)
     with pytest.raises(SettingError, match=r"^max_rows: 1 row for segments of 8 s and voice prompts of 30 s need"):
-        Synthesizer.load("embedded", device="cpu", free_bytes=lambda _: 1_000_000)
+        Synthesizer.load("embedded", device="cpu")
 
 
 def test_the_facts_tell_how_texts_must_be_written(synthesizer: Synthesizer) -> None:

@@ -143,7 +143,6 @@ class Synthesizer:
         largest_share: float = DEFAULT_LARGEST_SHARE,
         deterministic: bool = False,
         cuda_graphs: bool = True,
-        free_bytes: Callable[[torch.device], int] = free_device_bytes,
     ) -> Synthesizer:
         """Load a checkpoint (a directory, a hub id or "embedded") with its codec.
 
@@ -167,7 +166,7 @@ class Synthesizer:
             config,
             network.dtype,
             place,
-            free_bytes(place),
+            free_device_bytes(place),
             max_rows=max_rows,
             longest_segment_seconds=longest_segment_seconds,
             # What comes with the checkpoint can always be spoken.
