@@ -5,7 +5,8 @@ K codes a voice, P phonemes.
 
 A lesson may begin with a voice prompt, laid out as the product does: the prompt's text before the text, its codes and
 the separator before the codes. Without one the first voice speaks, with one the prompt's. The codes of the prompt are
-learned like all others.
+learned like all others. Some prompts are strange: the users' recordings hold hums, noise and words that their
+transcripts don't tell, and what follows must be said all the same. Of those nothing is learned.
 
 The second loss hears only the encoder: a throw-away head must read the phonemes out of the text's memory (CTC). The
 codes alone teach spelling slowly, because a wrong sound costs little where most of a frame's loss is its timbre.
@@ -41,6 +42,9 @@ PROMPTED = (0.3, 1.0)  # of the lessons in each voice: only the first one speaks
 PROMPT_FRAMES = range(40, 301)  # 0.8 to 6 s
 SWAPPED_PROMPT_CODES = 0.08  # for the other voice's like: to the product's encoder silence has no voice
 UNTOLD_FRAMES = 6  # of a prompt, that nothing is learned from: whose voice it will be can't be known yet
+STRANGE_PROMPTS = 0.2  # of the prompts
+TONES = 0.6  # of those are no speech; the others' codes are of other words
+TONE_CODES = 4  # at most, in a prompt that is no speech: the encoder hears a hum as one code, noise as two or three
 
 GUIDED_STEPS = 2000  # so long cross-attention is led along the text, less and less
 GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame belongs, at first
@@ -71,6 +75,7 @@ class Lesson:
     voice: int
     prompt_tokens: int = 0  # of text_ids, the space after the prompt's text included
     prompt_inputs: int = 0  # of codes, the separator included
+    untold_inputs: int = 0  # the first ones of codes, that nothing is learned from
     moments: Tensor | None = None  # [inputs - 1] the frame of each decoder input but the first, if not each once
 
     @property
@@ -101,8 +106,19 @@ class Lesson:
     def after(self, prompt: Lesson, separator: int) -> Lesson:
         """Return this lesson with one of the same voice as its prompt; both texts begin and end with a space."""
         codes = torch.cat((prompt.codes, torch.tensor([separator]), self.codes))
-        text_ids, phoneme_ids = prompt.text_ids + self.text_ids[1:], prompt.phoneme_ids + self.phoneme_ids
-        return Lesson(text_ids, phoneme_ids, codes, self.voice, len(prompt.text_ids), len(prompt.codes) + 1)
+        return Lesson(
+            text_ids=prompt.text_ids + self.text_ids[1:],
+            phoneme_ids=prompt.phoneme_ids + self.phoneme_ids,
+            codes=codes,
+            voice=self.voice,
+            prompt_tokens=len(prompt.text_ids),
+            prompt_inputs=len(prompt.codes) + 1,
+            untold_inputs=prompt.untold_inputs or min(UNTOLD_FRAMES, len(prompt.codes)),
+        )
+
+    def with_strange_codes(self, codes: Tensor) -> Lesson:
+        """Return this lesson's text with codes that don't say it and aren't to be learned."""
+        return replace(self, codes=codes, untold_inputs=len(codes))
 
 
 class Batch(NamedTuple):
@@ -236,9 +252,24 @@ def _perhaps_prompted(
 ) -> Lesson:
     if not _falls(PROMPTED[lesson.voice], generator):
         return lesson
-    choices = prompts[lesson.voice]
-    prompt = choices[_between(0, len(choices) - 1, generator)]
+    prompt = _one_of(prompts[lesson.voice], generator)
+    if _falls(STRANGE_PROMPTS, generator):
+        of_other_words = _one_of(prompts[lesson.voice], generator).codes
+        prompt = prompt.with_strange_codes(
+            _tone(lesson.voice, config, generator) if _falls(TONES, generator) else of_other_words
+        )
     return lesson.after(prompt, config.prompt_separator_code)
+
+
+def _tone(voice: int, config: ModelConfig, generator: torch.Generator) -> Tensor:
+    """Return codes [frames] of a voice as of a sound that is no speech: a few, each for any time."""
+    frames = _between(PROMPT_FRAMES.start, PROMPT_FRAMES.stop - 1, generator)
+    codes = config.audio_vocab_size // len(VOICES)
+    some = torch.randint(codes, (_between(1, TONE_CODES, generator),), generator=generator) + codes * voice
+    changing = torch.rand(frames, generator=generator) < torch.rand((), generator=generator)
+    drawn = some[torch.randint(len(some), (frames,), generator=generator)]
+    since = torch.where(changing, torch.arange(frames), 0).cummax(0).values  # the frame of each one's last change
+    return drawn[since]
 
 
 def _perhaps_delayed(lesson: Lesson, generator: torch.Generator) -> Lesson:
@@ -253,6 +284,10 @@ def _perhaps_delayed(lesson: Lesson, generator: torch.Generator) -> Lesson:
 
 def _falls(share: float, generator: torch.Generator) -> bool:
     return torch.rand((), generator=generator).item() < share
+
+
+def _one_of(lessons: Sequence[Lesson], generator: torch.Generator) -> Lesson:
+    return lessons[_between(0, len(lessons) - 1, generator)]
 
 
 def _between(first: int, last: int, generator: torch.Generator) -> int:
@@ -286,7 +321,7 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
         spoken = torch.cat((lesson.codes[moments], torch.tensor([config.end_code])))
         targets[row, : lesson.inputs] = spoken[torch.cat((torch.tensor([0]), following))]
         if lesson.prompt_inputs:
-            targets[row, : min(UNTOLD_FRAMES, lesson.prompt_inputs)] = IGNORED
+            targets[row, : lesson.untold_inputs] = IGNORED
             targets[row, lesson.prompt_inputs - 1] = IGNORED
         places[row, : lesson.inputs] = _even_places(lesson)[torch.cat((torch.tensor([0]), moments + 1))]
         text_ids[row, : len(lesson.text_ids)] = torch.tensor(lesson.text_ids)

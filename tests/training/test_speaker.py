@@ -9,6 +9,7 @@ import torch
 from training.speaker import (
     FRAMES_PER_BATCH,
     IGNORED,
+    TONE_CODES,
     Lesson,
     Speaker,
     batches,
@@ -141,6 +142,27 @@ def test_the_first_voice_speaks_without_a_prompt_too_the_other_never(config: Mod
     prompted = [torch.cat([batch.prompts[batch.voices == voice] for batch in met]) > 0 for voice in (0, 1)]
     assert 0.1 < prompted[0].float().mean() < 0.5
     assert prompted[1].all()
+
+
+def test_some_prompts_are_no_speech_or_other_words_and_nothing_is_learned_of_them(config: ModelConfig) -> None:
+    lessons = [replace(lesson(frames), codes=torch.arange(frames) % 8, voice=1) for frames in range(45, 85)]
+    stream = batches(lessons, config, torch.Generator().manual_seed(0))
+    told = {True: 0, False: 0}
+    few_codes = 0
+    for batch in (next(stream) for _ in range(60)):
+        for inputs, targets, prompt in zip(batch.inputs, batch.targets, batch.prompts.tolist(), strict=True):
+            codes, learned = inputs[1:prompt], targets[: prompt - 1] != IGNORED
+            assert not learned[:6].any()
+            told[bool(learned[6:].any())] += 1
+            if learned[6:].any():
+                assert learned[6:].all()
+                assert len(codes.unique()) == 8
+            elif len(codes.unique()) <= TONE_CODES:
+                few_codes += 1
+                assert codes.min() >= config.audio_vocab_size // 2  # of the voice that is to speak
+            assert targets[prompt] != IGNORED
+    assert 0.1 < told[False] / sum(told.values()) < 0.3
+    assert 0.4 < few_codes / told[False] < 0.8
 
 
 def test_what_is_learned_of_a_code_is_known_in_every_voice(config: ModelConfig) -> None:
