@@ -35,7 +35,8 @@ class Kernels(TorchDispatchMode):
         name = func._schema.name
         if name in ASKING:
             raise HostAsked(name)
-        if name.startswith("aten::index") and any(t.dtype == torch.bool for t in tree_leaves(args[1]) if t is not None):
+        indices = [t for t in tree_leaves(args[1:2]) if isinstance(t, Tensor)] if name.startswith("aten::index") else []
+        if any(t.dtype == torch.bool for t in indices):
             raise HostAsked(f"{name} with a mask")
         result = func(*args, **kwargs)
         # A number of the host (a tensor without dimensions) may go into a kernel; nothing else may cross over.

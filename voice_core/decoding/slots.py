@@ -34,6 +34,7 @@ class Slots:
             return torch.zeros(shape, device=device, dtype=dtype)
 
         self.slots, self.frames, self.tokens = slots, frames, tokens
+        self.kv_heads = stack.kv_heads
         self.keys, self.values = memory(frames), memory(frames)  # [L, R, K, F, D]
         self.text = CrossMemory(memory(tokens), memory(tokens))  # [L, R, K, T, D]
 
@@ -72,14 +73,18 @@ class StepMemory:
     """The slots during one step: a row's new key goes to its own place, attention reads up to the longest row."""
 
     def __init__(self, slots: Slots, place: Tensor, longest_frames: int) -> None:
+        """`place` [B] is where each row's new frame belongs."""
         self._slots = slots
-        self._place = place  # [B] where each row's new frame belongs
-        self._rows = torch.arange(len(place), device=place.device)
+        self._rows = len(place)
         self._frames = longest_frames
+        heads = torch.arange(self._rows * slots.kv_heads, device=place.device).view(self._rows, -1)
+        # [B * K] Where the new frames are in a layer, were it [R * K * F, D]: one index, one operation.
+        self._new = (heads * slots.frames + place[:, None]).flatten()
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
         for memory, new in ((self._slots.keys[layer], keys), (self._slots.values[layer], values)):
-            memory[self._rows, :, self._place] = new[:, :, 0]
-            seen.append(memory[: len(self._rows), :, : self._frames])
+            size = memory.shape[-1]
+            memory.view(-1, size).index_copy_(0, self._new, new.reshape(-1, size))
+            seen.append(memory[: self._rows, :, : self._frames])
         return seen[0], seen[1]

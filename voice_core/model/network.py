@@ -23,8 +23,8 @@ from voice_core.model.config import ModelConfig, StackConfig
 class Rotation(NamedTuple):
     """Rotary angles of a pass; float32 always, because progress positions run up to 2000."""
 
-    cos: Tensor  # [B, 1, S, D/2]
-    sin: Tensor  # [B, 1, S, D/2]
+    cos: Tensor  # [B, 1, S, D], the angles twice
+    sin: Tensor  # [B, 1, S, D], those of the first half negated
 
 
 class CrossMemory(NamedTuple):
@@ -93,9 +93,8 @@ def attend(
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn [B, N, S, D] by its positions; the halves of D are the pairs."""
-    a, b = x.chunk(2, dim=-1)
     cos, sin = rotation
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
@@ -390,4 +389,5 @@ def rotation_at(positions: Tensor, config: StackConfig) -> Rotation:
     """Return the rotary angles at positions [B, S]."""
     half = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device) / config.head_dim
     angles = positions[:, None, :, None].float() * (1.0 / config.rope_theta**half)
-    return Rotation(angles.cos(), angles.sin())
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
