@@ -10,14 +10,14 @@ soon as it has ended. All have as many slots as the product takes on a CPU, wher
 
 Requests have one to five sentences, the same for all. Four loads:
 
-1. rising: requests come at Poisson times, whatever comes back (an open loop), at rates that rise until `inflight` and
-   `gather` are saturated: a server keeps up with a rate as long as the median latency of the second half of a stretch
-   is at most PATIENCE times the one that single requests meet in an empty house; where it falls behind, latency grows
-   with every second. Its saturation is the highest rate it kept up with before the first it didn't.
-2. compared: all meet COMPARED_SHARE of the saturation of the server as it is delivered, the one that admits in flight:
-   the same load, with in-flight admission and without it. The ratios are taken here.
-3. streams: the same load, but sound is sent as it is spoken.
-4. closed loop: so many callers, each of whom sends the next request as soon as the answer has come.
+1. closed loop: so many callers, each of whom sends the next request as soon as the answer has come. What counts are
+   the answers of a time that begins when every caller has had one. A server's saturation is the most requests that it
+   answers in a second, however many call.
+2. rising: requests come at Poisson times, whatever comes back (an open loop), at rates up to more than the saturation
+   of the server as it is delivered, the one that admits in flight.
+3. compared: all meet COMPARED_SHARE of that saturation, again at Poisson times: the same load, with in-flight admission
+   and without it. The ratios are taken here.
+4. streams: the same load, but sound is sent as it is spoken.
 
 All loads but the streams are of whole answers. For these the ingress hands over all segments of a request at once; of a
 stream it holds all but the first back until that one is spoken, which suits rows that are admitted in flight and costs
@@ -83,9 +83,8 @@ SENTENCES_OF_A_REQUEST = (1, 5)
 
 RISING_TURN, CLOSED_TURN = 99, 98  # requests and times unlike those that are compared
 FIRST_REQUESTS = 1  # to each server, whole and streamed, that pay for what is loaded on first use
-PATIENCE = 3.0
-SLOWEST_RATE = 0.1  # requests a second; on a machine that can't do so much there is nothing to measure
-COMPARED_SHARE = 0.7  # of saturation
+RISING_SHARES = (0.25, 0.5, 0.85, 1.0, 1.2)  # of saturation
+COMPARED_SHARE = 0.7
 # The gathering server's window: with the default of 5 ms, which suits admission in flight, a request's own segments may
 # miss their pass by a moment and wait for the next; with this one none did.
 GATHER_SECONDS = 0.02
@@ -102,47 +101,38 @@ class Plan:
 
     modes: tuple[str, ...]
     single_requests: int  # to each server, one by one
-    rising_modes: tuple[str, ...]
-    first_rate: float  # requests a second
-    rate_factor: float
-    rising_seconds: float  # of each stretch
+    callers: tuple[int, ...]
+    closed_seconds: float  # for each number of callers
+    rising_seconds: float  # at each rate
     compared_turns: int
     compared_seconds: float  # of each turn
     stream_turns: int
     stream_seconds: float
-    callers: tuple[int, ...]
-    closed_seconds: float  # for each number of callers
 
 
 WHOLE = Plan(
     modes=("inflight", "gather", "early"),
     single_requests=8,
-    rising_modes=("inflight", "gather"),
-    first_rate=1.2,
-    rate_factor=1.2,
+    callers=(1, 2, 4, 8, 16),
+    closed_seconds=15,
     rising_seconds=10,
     compared_turns=4,
     compared_seconds=25,
     stream_turns=2,
     stream_seconds=20,
-    callers=(1, 2, 4, 8, 16),
-    closed_seconds=10,
 )
 QUICK = Plan(
     modes=("inflight", "gather"),
     single_requests=3,
-    rising_modes=("inflight",),
-    first_rate=1.8,
-    rate_factor=1.5,
-    rising_seconds=5,
+    callers=(1, 16),
+    closed_seconds=5,
+    rising_seconds=3,
     compared_turns=1,
     compared_seconds=8,
     stream_turns=1,
     stream_seconds=4,
-    callers=(1, 4),
-    closed_seconds=2,
 )
-CLOSED_MODES = STREAM_MODES = ("inflight", "gather")
+TWO_MODES = ("inflight", "gather")
 
 
 @dataclass(frozen=True)
@@ -168,11 +158,6 @@ class Stretch:
     @property
     def requests_per_second(self) -> float:
         return len(self.answers) / self.seconds
-
-    @property
-    def settled_median_seconds(self) -> float:
-        """Return the median latency once the house has filled: of the second half of the requests."""
-        return statistics.median(answer.e2e_seconds for answer in self.answers[len(self.answers) // 2 :])
 
     def summary(self) -> dict[str, Any]:
         """Return mean and percentiles of each metric, in seconds (audio_rtf: a ratio), and what holds for all."""
@@ -227,18 +212,33 @@ class Service:
         return await self._stretch(answers, seconds, wall_seconds, before)
 
     async def closed_loop(self, callers: int, seconds: float) -> Stretch:
-        """Have so many callers send a request whenever their last one is answered, for so long."""
+        """Have so many callers send a request whenever their last one is answered; count the answers of so long."""
         bodies = request_bodies(CLOSED_TURN)
-        answers: list[Answer] = []
-        before, start = await self._counters(), time.perf_counter()
+        answered: list[Answer] = []
+        first_answers, all_answered, over = itertools.count(1), asyncio.Event(), asyncio.Event()
 
         async def call() -> None:
-            while time.perf_counter() < start + seconds:
-                answers.append(await self._speak(next(bodies)))
+            await self._speak(next(bodies))
+            if next(first_answers) == callers:
+                all_answered.set()
+            while not over.is_set():
+                answered.append(await self._speak(next(bodies)))
 
-        await asyncio.gather(*(call() for _ in range(callers)))
-        wall_seconds = time.perf_counter() - start
-        return await self._stretch(answers, wall_seconds, wall_seconds, before)
+        async def measure() -> Stretch:
+            await all_answered.wait()
+            answered.clear()
+            before = await self._counters()
+            await asyncio.sleep(seconds)
+            if not answered:
+                raise SystemExit(f"the machine is too busy: {callers} callers had no answer in {seconds} seconds")
+            return await self._stretch(list(answered), seconds, seconds, before)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(callers):
+                group.create_task(call())
+            measured = group.create_task(measure())
+            measured.add_done_callback(lambda _: over.set())
+        return measured.result()
 
     async def _stretch(
         self, answers: list[Answer], seconds: float, wall_seconds: float, before: EngineCounters
@@ -293,33 +293,40 @@ async def main() -> None:
 async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, Any], list[list[object]]]:
     """Put every load on the servers; return the summary and the rows of the table."""
     unloaded_seconds = await unloaded(services, plan.single_requests)
-    rising = {mode: services[mode] for mode in plan.rising_modes}
-    saturation, rows = await climb(rising, plan, PATIENCE * unloaded_seconds, plan.first_rate)
-    summary: dict[str, Any] = {"unloaded_p50": round(unloaded_seconds, 4), "saturation_requests_per_s": saturation}
-    rate, load = COMPARED_SHARE * saturation["inflight"], f"{COMPARED_SHARE:.0%} of saturation"
+    summary: dict[str, Any] = {"unloaded_p50": round(unloaded_seconds, 4)}
+    rows: list[list[object]] = []
 
-    turns: dict[str, list[Stretch]] = {mode: [] for mode in services}
-    for turn, mode in itertools.product(range(plan.compared_turns), services):
-        turns[mode].append(await services[mode].open_loop(rate, plan.compared_seconds, turn))
-    for mode, stretches in turns.items():
-        summary[mode] = pooled(stretches).summary()
+    summary["closed_loop"] = closed = {mode: {} for mode in TWO_MODES}
+    for callers, mode in itertools.product(plan.callers, TWO_MODES):
+        closed[mode][str(callers)] = (await services[mode].closed_loop(callers, plan.closed_seconds)).summary()
+        rows += table_rows(mode, f"closed loop, callers: {callers}", closed[mode][str(callers)], METRICS)
+    most = {mode: max(figures["requests_per_s"] for figures in closed[mode].values()) for mode in TWO_MODES}
+    summary["saturation_requests_per_s"] = most
+
+    summary["rising"] = rising = {mode: {} for mode in TWO_MODES}
+    for share, mode in itertools.product(RISING_SHARES, TWO_MODES):
+        rate = share * most["inflight"]
+        stretch = await services[mode].open_loop(rate, plan.rising_seconds, RISING_TURN)
+        rising[mode][str(share)] = stretch.summary()
+        rows += table_rows(mode, f"{share:.0%} of saturation", stretch.summary(), ["audio_e2e"])
+
+    rate, load = COMPARED_SHARE * most["inflight"], f"{COMPARED_SHARE:.0%} of saturation"
+    turns = itertools.product(range(plan.compared_turns), services)
+    stretches = [(mode, await services[mode].open_loop(rate, plan.compared_seconds, turn)) for turn, mode in turns]
+    for mode in services:
+        summary[mode] = pooled(mode, stretches).summary()
         rows += table_rows(mode, load, summary[mode], METRICS)
     for mode, name in itertools.product(plan.modes[1:], ("mean", "p95")):
         ratio = summary[mode]["audio_e2e"][name] / summary["inflight"]["audio_e2e"][name]
         summary[f"{mode}_{name}_ratio"] = round(ratio, 3)
 
-    streams: dict[str, list[Stretch]] = {mode: [] for mode in STREAM_MODES}
-    for turn, mode in itertools.product(range(plan.stream_turns), STREAM_MODES):
-        streams[mode].append(await services[mode].open_loop(rate, plan.stream_seconds, turn, streamed=True))
-    summary["streams"] = {mode: pooled(stretches).summary() for mode, stretches in streams.items()}
-    for mode in STREAM_MODES:
-        rows += table_rows(mode, f"{load}, streams", summary["streams"][mode], METRICS)
-
-    summary["closed_loop"] = {mode: {} for mode in CLOSED_MODES}
-    for callers, mode in itertools.product(plan.callers, CLOSED_MODES):
-        figures = (await services[mode].closed_loop(callers, plan.closed_seconds)).summary()
-        summary["closed_loop"][mode][str(callers)] = figures
-        rows += table_rows(mode, f"closed loop, callers: {callers}", figures, METRICS)
+    turns = itertools.product(range(plan.stream_turns), TWO_MODES)
+    stretches = [
+        (mode, await services[mode].open_loop(rate, plan.stream_seconds, turn, streamed=True)) for turn, mode in turns
+    ]
+    summary["streams"] = {mode: pooled(mode, stretches).summary() for mode in TWO_MODES}
+    for mode, figures in summary["streams"].items():
+        rows += table_rows(mode, f"{load}, streams", figures, METRICS)
     return summary, rows
 
 
@@ -331,29 +338,6 @@ async def unloaded(services: dict[str, Service], count: int) -> float:
         await of_mode.single_requests(FIRST_REQUESTS, streamed=True)
         singles += await of_mode.single_requests(count)
     return statistics.median(answer.e2e_seconds for answer in singles)
-
-
-async def climb(
-    services: dict[str, Service], plan: Plan, patience_seconds: float, first_rate: float
-) -> tuple[dict[str, float], list[list[object]]]:
-    """Raise the rate until every server has fallen behind; return the highest rate that each kept up with, and how."""
-    if first_rate < SLOWEST_RATE:
-        raise SystemExit(f"the machine is too busy: a server fell behind {2 * first_rate:.2g} requests a second")
-    saturation = dict.fromkeys(services, 0.0)
-    rows: list[list[object]] = []
-    climbing, rate = list(services), first_rate
-    while climbing:
-        for mode in list(climbing):
-            stretch = await services[mode].open_loop(rate, plan.rising_seconds, RISING_TURN)
-            rows += table_rows(mode, "rising", stretch.summary(), ["audio_e2e"])
-            if stretch.settled_median_seconds > patience_seconds:
-                climbing.remove(mode)
-            else:
-                saturation[mode] = round(stretch.requests_per_second, 3)
-        rate *= plan.rate_factor
-    if not all(saturation.values()):
-        return await climb(services, plan, patience_seconds, first_rate / 2)
-    return saturation, rows
 
 
 async def service(options: argparse.Namespace, mode: str) -> Service:
@@ -431,8 +415,9 @@ def leaving_together() -> Any:
     return plain.options(func_or_class=Together, name="Synthesizer")
 
 
-def pooled(stretches: Sequence[Stretch]) -> Stretch:
-    """Return the turns of one load as one stretch."""
+def pooled(mode: str, turns: Sequence[tuple[str, Stretch]]) -> Stretch:
+    """Return the turns of one server as one stretch."""
+    stretches = [stretch for of_mode, stretch in turns if of_mode == mode]
     return Stretch(
         answers=[answer for stretch in stretches for answer in stretch.answers],
         seconds=sum(stretch.seconds for stretch in stretches),
