@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # oneDNN makes kernels for every number of rows that it meets, and keeps them: texts of all lengths would fill hundreds
-# of megabytes. So rows are rounded up: up to so many, to a multiple of so many.
-ROUNDED_UP = ((16, 1), (64, 8), (256, 32))
-COARSEST = 128
+# of megabytes. So rows are rounded up, to one of so many numbers between a power of two and the next.
+KERNELS_AN_OCTAVE = 8
 
 
 class PackedLinear(nn.Module):
@@ -42,8 +41,9 @@ class PackedLinear(nn.Module):
 
 
 def rounded_up(rows: int) -> int:
-    """Return how many rows are computed for so many."""
-    multiple = next((multiple for most, multiple in ROUNDED_UP if rows <= most), COARSEST)
+    """Return how many rows are computed for so many: at most an eighth more, and up to 16 no more."""
+    octave = 1 << max(0, rows - 1).bit_length() >> 1
+    multiple = max(1, octave // KERNELS_AN_OCTAVE)
     return -(-rows // multiple) * multiple
 
 
