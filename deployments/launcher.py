@@ -69,6 +69,7 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
     """Serve until SIGINT or SIGTERM; return the exit code."""
 
     def serve_settings() -> None:
+        began = time.monotonic()
         check_port(address)
         check_keys(settings.api_keys)
         model = check_model(settings.model)
@@ -84,7 +85,7 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
                 wait_for_ingress_deployment_creation=False,
                 wait_for_applications_running=False,
             )
-            _serve_until_asked(APPLICATION, address, start_timeout_seconds)
+            _serve_until_asked(APPLICATION, address, start_timeout_seconds, began)
 
     return _exit_code(serve_settings)
 
@@ -97,6 +98,7 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
     """
 
     def serve_file() -> None:
+        began = time.monotonic()
         file = read_config(path)
         address = Address(file.host, file.port, prefix=file.route_prefix)
         if ray_address == LOCAL:
@@ -107,7 +109,7 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
             client = _get_global_client()
             assert client is not None, "serve.start made it"
             client.deploy_apps(file.schema)
-            _serve_until_asked(file.application, address, start_timeout_seconds, partial(_change, path, file))
+            _serve_until_asked(file.application, address, start_timeout_seconds, began, partial(_change, path, file))
 
     return _exit_code(serve_file)
 
@@ -139,12 +141,18 @@ def _exit_code(serve_it: Callable[[], None]) -> int:
 
 
 def _serve_until_asked(
-    application: str, address: Address, start_timeout_seconds: float, change: Callable[[], None] | None = None
+    application: str,
+    address: Address,
+    start_timeout_seconds: float,
+    began: float,
+    change: Callable[[], None] | None = None,
 ) -> None:
+    """Tell when it is ready; `began` is when the start did, on time.monotonic's clock."""
     asked: SimpleQueue[None] = SimpleQueue()  # a signal that comes while nobody waits is kept
     if change is not None:
         signal.signal(signal.SIGUSR1, lambda _number, _frame: asked.put(None))
     _wait_until_ready(application, address, start_timeout_seconds)
+    _say(f"Started in {time.monotonic() - began:.0f} s; how long the model took to load is in {address.url}/status.")
     _say(ready_message(address))
     try:
         while True:

@@ -70,7 +70,7 @@ def test_a_change_asked_for_while_nobody_waits_for_it_is_made_later(monkeypatch:
     usual = signal.getsignal(signal.SIGUSR1)
     try:
         with pytest.raises(launcher.StopAsked):
-            launcher._serve_until_asked("voice", Address("127.0.0.1", 8000), 1, change)
+            launcher._serve_until_asked("voice", Address("127.0.0.1", 8000), 1, 0.0, change)
     finally:
         signal.signal(signal.SIGUSR1, usual)
     assert changes == 2
