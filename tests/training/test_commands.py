@@ -8,9 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 from training import choose, evaluate, export, make_data, train_codec, train_recogniser, train_speaker
+from training.corpus import read_corpus, shard_path
 from training.wordnet import DIRECTORY as WORDNET
 
 
@@ -20,10 +22,13 @@ def command(module: ModuleType, *options: str | Path) -> None:
         module.main()
 
 
-@pytest.mark.skipif(
+needs_a_teacher = pytest.mark.skipif(
     not WORDNET.is_dir() or ctypes.util.find_library("espeak-ng") is None,
     reason="no teacher or no WordNet: apt-get install libespeak-ng1 espeak-ng-data wordnet-base",
 )
+
+
+@needs_a_teacher
 def test_the_commands_make_a_voice_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sound, codes, codec, voice, package = (tmp_path / name for name in ("sound", "codes", "codec", "voice", "package"))
     command(make_data, "--hours", "0.1", "--out", sound)
@@ -53,3 +58,18 @@ def test_the_commands_make_a_voice_from_nothing(tmp_path: Path, capsys: pytest.C
     assert set(figures["paces"]) == {"0.8", "1", "1.3"}
     assert figures["codec_log_mel"] > 0
     assert figures["per"] > 0.5  # it has hardly begun to learn
+
+
+@needs_a_teacher
+def test_a_shard_holds_the_same_whatever_was_made_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_data, "SHARD_SECONDS", 20)
+    both, second_alone = tmp_path / "both", tmp_path / "second"
+    command(make_data, "--hours", f"{40 / 3600}", "--seed", "3", "--out", both)
+    second_alone.mkdir()
+    shard_path(second_alone, 0).touch()  # existing ones are kept
+    command(make_data, "--hours", f"{40 / 3600}", "--seed", "3", "--out", second_alone)
+    shard_path(second_alone, 0).unlink()
+    shard_path(both, 0).unlink()
+    second, again = read_corpus(both), read_corpus(second_alone)
+    assert [(each.text, each.voice) for each in second] == [(each.text, each.voice) for each in again]
+    assert all(np.array_equal(one.signal, other.signal) for one, other in zip(second, again, strict=True))
