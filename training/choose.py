@@ -7,7 +7,8 @@ but easier than the test sentences. Everything is spoken in this process, in bat
 service. A line for each model and stretch of the estimate is printed, then all of them as a JSON list:
 
 - `per`, `ended`, `length_ratio`, `length_sd`: as training/evaluate.py tells them;
-- `lost_ends`: the share of texts whose last `LOST_PHONEMES` phonemes or more weren't said.
+- `lost_ends`: the share of texts whose last `LOST_PHONEMES` phonemes or more weren't said;
+- `greetings_ended`: the share of greetings that ended by themselves after a recording that is no speech.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import asdict
-from itertools import islice
+from dataclasses import asdict, replace
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,18 @@ from training.service import Answer
 from training.teacher import Teacher
 from training.texts import texts
 from training.wordnet import read_wordnet
-from voice_core.speech import Speech
-from voice_core.synthesizer import Synthesizer
+from voice_core.audio.waveform import Waveform
+from voice_core.codec.encoder import load_encoder
+from voice_core.speech import FinishReason, Segment, Speech, VoicePrompt
+from voice_core.synthesizer import Synthesizer, codec_directory
 
 SEED = 123_454_321  # a shard's has eight digits at most, unless a run's seed has more than four
 SHORTEST_CHARACTERS, LONGEST_CHARACTERS = 25, 110  # with less to say, a phoneme more or less is a rate of its own
 BATCH = 16  # segments
 LOST_PHONEMES = 3
 LONGEST_LOST_END = 14  # phonemes
+GREETING = "Hello there."
+GREETINGS = 64
 
 
 def main() -> None:
@@ -55,11 +60,15 @@ def main() -> None:
     judge, recogniser = Judge(arguments.recogniser, drawn, phonemes), load_recogniser(arguments.recogniser)
     figures = []
     for model in arguments.models:
+        synthesizer = Synthesizer.load(model, device="cpu")
+        greetings = greetings_ended(synthesizer, recordings_of_no_speech(model))
         for stretch in arguments.stretches:
-            answers = speak_in_batches(model, drawn, stretch)
+            answers = speak_in_batches(synthesizer, drawn, stretch)
             lost = lost_ends(recogniser, answers, phonemes)
-            figures.append({"model": model, "stretch": stretch, **asdict(pace(answers, judge)), "lost_ends": lost})
+            told = {"model": model, "stretch": stretch, **asdict(pace(answers, judge)), "lost_ends": lost}
+            figures.append({**told, "greetings_ended": greetings})
             print(" ".join(f"{name} {value}" for name, value in rounded(figures[-1]).items()), flush=True)
+        synthesizer.close()
     print(json.dumps(figures))
 
 
@@ -69,9 +78,8 @@ def development_texts(count: int) -> list[str]:
     return list(islice((text for text in drawn if SHORTEST_CHARACTERS <= len(text) <= LONGEST_CHARACTERS), count))
 
 
-def speak_in_batches(model: str, drawn: Sequence[str], stretch: float) -> list[Answer]:
+def speak_in_batches(synthesizer: Synthesizer, drawn: Sequence[str], stretch: float) -> list[Answer]:
     """Return what a model makes of the texts, each with its own seed, at `stretch` times the estimated seconds."""
-    synthesizer = Synthesizer.load(model, device="cpu")
     segments = [
         (number, segment)
         for number, text in enumerate(drawn)
@@ -79,13 +87,34 @@ def speak_in_batches(model: str, drawn: Sequence[str], stretch: float) -> list[A
     ]
     segments.sort(key=lambda each: each[1].seconds)  # those of a batch end together
     said: list[list[tuple[int, Speech]]] = [[] for _ in drawn]
-    for start in range(0, len(segments), BATCH):
-        batch = segments[start : start + BATCH]
-        spoken = synthesizer.speak([segment for _, segment in batch])
-        for (number, segment), (speech,) in zip(batch, spoken, strict=True):
-            said[number].append((segment.index, speech))
-    synthesizer.close()
+    spoken = speech_of(synthesizer, [segment for _, segment in segments])
+    for (number, segment), speech in zip(segments, spoken, strict=True):
+        said[number].append((segment.index, speech))
     return [_answer([speech for _, speech in sorted(of_text, key=lambda each: each[0])]) for of_text in said]
+
+
+def speech_of(synthesizer: Synthesizer, segments: Sequence[Segment]) -> list[Speech]:
+    """Return what each segment of one seed becomes, spoken in batches."""
+    batches = [segments[start : start + BATCH] for start in range(0, len(segments), BATCH)]
+    return [speech for batch in batches for (speech,) in synthesizer.speak(batch)]
+
+
+def recordings_of_no_speech(model: str) -> list[VoicePrompt]:
+    """Return voice prompts of a hum that swells and of noise, two seconds each, that claim to be greetings."""
+    encoder = load_encoder(codec_directory(model))
+    time = np.arange(2 * encoder.sample_rate) / encoder.sample_rate
+    hum = (0.25 + 0.2 * np.sin(6 * np.pi * time)) * sum(np.sin(240 * np.pi * n * time) / n for n in range(1, 6))
+    noise = np.random.default_rng(0).normal(0, 0.1, len(time))
+    recordings = [Waveform(sound.astype(np.float32), encoder.sample_rate) for sound in (hum, noise)]
+    return [VoicePrompt(encoder.encode(recording), GREETING) for recording in recordings]
+
+
+def greetings_ended(synthesizer: Synthesizer, prompts: Sequence[VoicePrompt]) -> float:
+    """Return the share of greetings, spoken with these voice prompts by turns, that end by themselves."""
+    (greeting,) = segments_of(synthesizer, GREETING)
+    turns = islice(cycle(prompts), GREETINGS)
+    segments = [replace(greeting, prompt=prompt, seeds=(seed,)) for seed, prompt in enumerate(turns)]
+    return float(np.mean([speech.finish_reason == FinishReason.STOP for speech in speech_of(synthesizer, segments)]))
 
 
 def lost_ends(recogniser: Recogniser, answers: Sequence[Answer], phonemes: Sequence[str]) -> float:

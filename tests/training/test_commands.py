@@ -48,6 +48,7 @@ def test_the_commands_make_a_voice_from_nothing(tmp_path: Path, capsys: pytest.C
     (chosen,) = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert chosen["per"] > 0.5
     assert chosen["stretch"] == 1
+    assert 0 <= chosen["greetings_ended"] <= 1
 
     # The last one as anybody would call it: it starts the service, and this process couldn't stop Ray again.
     options = ("--model", package, "--quick", "--limit", "2")
