@@ -36,6 +36,7 @@ from voice_core.audio.waveform import Waveform
 from voice_core.codec.encoder import load_encoder
 from voice_core.speech import FinishReason, Segment, Speech, VoicePrompt
 from voice_core.synthesizer import Synthesizer, codec_directory
+from voice_core.text.duration import Reference
 
 SEED = 123_454_321  # a shard's has eight digits at most, unless a run's seed has more than four
 SHORTEST_CHARACTERS, LONGEST_CHARACTERS = 25, 110  # with less to say, a phoneme more or less is a rate of its own
@@ -44,6 +45,7 @@ LOST_PHONEMES = 3
 LONGEST_LOST_END = 14  # phonemes
 GREETING = "Hello there."
 GREETINGS = 64
+NO_SPEECH_SECONDS = 2
 
 
 def main() -> None:
@@ -100,9 +102,9 @@ def speech_of(synthesizer: Synthesizer, segments: Sequence[Segment]) -> list[Spe
 
 
 def recordings_of_no_speech(model: str) -> list[VoicePrompt]:
-    """Return voice prompts of a hum that swells and of noise, two seconds each, that claim to be greetings."""
+    """Return voice prompts of a hum that swells and of noise that claim to be greetings."""
     encoder = load_encoder(codec_directory(model))
-    time = np.arange(2 * encoder.sample_rate) / encoder.sample_rate
+    time = np.arange(NO_SPEECH_SECONDS * encoder.sample_rate) / encoder.sample_rate
     hum = (0.25 + 0.2 * np.sin(6 * np.pi * time)) * sum(np.sin(240 * np.pi * n * time) / n for n in range(1, 6))
     noise = np.random.default_rng(0).normal(0, 0.1, len(time))
     recordings = [Waveform(sound.astype(np.float32), encoder.sample_rate) for sound in (hum, noise)]
@@ -111,7 +113,7 @@ def recordings_of_no_speech(model: str) -> list[VoicePrompt]:
 
 def greetings_ended(synthesizer: Synthesizer, prompts: Sequence[VoicePrompt]) -> float:
     """Return the share of greetings, spoken with these voice prompts by turns, that end by themselves."""
-    (greeting,) = segments_of(synthesizer, GREETING)
+    (greeting,) = segments_of(synthesizer, GREETING, reference=Reference(NO_SPEECH_SECONDS, GREETING))
     turns = islice(cycle(prompts), GREETINGS)
     segments = [replace(greeting, prompt=prompt, seeds=(seed,)) for seed, prompt in enumerate(turns)]
     return float(np.mean([speech.finish_reason == FinishReason.STOP for speech in speech_of(synthesizer, segments)]))

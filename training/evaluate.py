@@ -44,6 +44,7 @@ from voice_core.codec.codec import Codec
 from voice_core.planning import plan
 from voice_core.speech import DEFAULT_VOICE, Sampling, Segment
 from voice_core.synthesizer import EMBEDDED, Synthesizer, codec_directory
+from voice_core.text.duration import Reference
 
 SENTENCES_FILE = Path(__file__).parent / "test_sentences.txt"
 SPOKEN_FILE = Path(__file__).parent / "test_spoken.txt"  # the same with their figures in words
@@ -182,7 +183,9 @@ def audio_per_core_second(model: str, sentences: Sequence[str]) -> float:
     return seconds / took
 
 
-def segments_of(synthesizer: Synthesizer, text: str, *, seed: int = 0, stretch: float = 1.0) -> list[Segment]:
+def segments_of(
+    synthesizer: Synthesizer, text: str, *, seed: int = 0, stretch: float = 1.0, reference: Reference | None = None
+) -> list[Segment]:
     """Return the segments of a text as the service plans them, each to take `stretch` times the estimate."""
     facts = synthesizer.facts
     planned = plan(
@@ -190,6 +193,7 @@ def segments_of(synthesizer: Synthesizer, text: str, *, seed: int = 0, stretch: 
         longest_seconds=facts.longest_seconds,
         language="en",
         speed=1 / stretch,
+        reference=reference,
         text_normaliser=facts.text_normaliser,
     )
     return [
