@@ -321,13 +321,75 @@ def test_an_admission_of_cancelled_rows_only_is_given_up(others_speak: bool) -> 
     entering = engine.submit([Row((1, 2), 30), Row((3, 4), 30)])
     wait_until(lambda: engine._admission is not None)
     entering[0].cancel()
+    assert entering[0].future.result(10).ids == ()
+    assert engine.counters.rows_waiting == 1
     seen = len(pieces)
-    wait_until(lambda: len(pieces) > seen + 2)
-    assert not entering[0].future.done()  # its neighbour is still wanted
+    wait_until(lambda: len(pieces) > seen + 2)  # its neighbour is still wanted
     entering[1].cancel()
-    assert [handle.future.result(10).ids for handle in entering] == [(), ()]
+    assert entering[1].future.result(10).ids == ()
     row = Row((5, 6), 30)
     assert [engine.submit([row])[0].future.result(10)] == decoder_of(network).speak([row])
+    for handle in speaking:
+        handle.cancel()
+    engine.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_row_cancelled_in_the_midst_of_its_admission_ends_there_and_its_neighbours_come_in(fails: bool) -> None:
+    network = toy_network()
+    engine = Engine(decoder_of(network, max_rows=3))
+    go_on, read_on = threading.Event(), threading.Event()
+    hooks = [
+        network.encoder.embedding.register_forward_hook(lambda *_: go_on.wait(10) and None),
+        network.encoder.norm.register_forward_hook(lambda *_: (read_on.wait(10) and fails and out_of_memory()) or None),
+    ]
+    rows = different_rows(network.config, 3)
+    entering = engine.submit(rows)
+    wait_until(lambda: engine._admission is not None)
+    entering[1].cancel()
+    go_on.set()
+    assert entering[1].future.result(10).ids == ()
+    assert not entering[0].future.done()
+    read_on.set()
+    if fails:
+        with pytest.raises(SynthesisError, match="no memory left"):
+            entering[0].future.result(10)
+        hooks[1].remove()
+        entering[::2] = engine.submit(rows[::2])
+    assert [handle.future.result(10) for handle in entering[::2]] == decoder_of(network).speak(rows[::2])
+    assert engine.counters.rows_spoken == 2
+    engine.close()
+
+
+def test_a_device_that_breaks_in_an_admission_ends_the_engine_although_nobody_speaks() -> None:
+    network = toy_network()
+    engine = Engine(decoder_of(network))
+    network.encoder.embedding.register_forward_hook(out_of_memory)
+    (failing,) = engine.submit([LONG])
+    with pytest.raises(SynthesisError, match="no memory left"):
+        failing.future.result(10)
+    assert engine.alive
+
+    def fail() -> None:
+        raise RuntimeError("device-side assert triggered")
+
+    engine._synchronise = fail  # type: ignore[method-assign]
+    engine.submit([LONG])
+    wait_until(lambda: not engine.alive)
+
+
+@pytest.mark.parametrize(("rows", "waits"), [(2, False), (3, True)])
+def test_a_step_waits_for_the_device_only_if_somebody_may_come_in(rows: int, waits: bool) -> None:
+    engine = Engine(decoder_of(toy_network(), max_rows=rows))
+    speaking = engine.submit([LONG, LONG])
+    wait_until(lambda: engine.counters.steps > 0)
+    asked: list[bool] = []
+    engine._synchronise = lambda: asked.append(engine._admission is None)  # type: ignore[method-assign]
+    engine._begin_admission = lambda: False  # type: ignore[method-assign]
+    engine.submit([LONG])
+    steps = engine.counters.steps
+    wait_until(lambda: engine.counters.steps > steps + 5)
+    assert any(asked) is waits
     for handle in speaking:
         handle.cancel()
     engine.close()

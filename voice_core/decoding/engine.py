@@ -120,7 +120,7 @@ class Engine:
             steps=decoder.steps,
             row_steps=decoder.row_steps,
             rows_active=len(self._live),
-            rows_waiting=len(self._waiting) + len(self._entering),
+            rows_waiting=len(self._waiting) + sum(not handle.future.done() for handle in self._entering),
         )
 
     def submit(self, rows: Sequence[Row], request: str = "") -> list[RowHandle]:
@@ -181,7 +181,7 @@ class Engine:
             return
         start = time.perf_counter()
         self._step_or_make_room()
-        if self._admission is not None or self._waiting:
+        if self._admission is not None or (self._in_flight and self._waiting and self._free_slots > 0):
             self._synchronise()  # or the next piece of an admission would wait for this step, and be blamed for it
         outcomes = self._decoder.retire()  # on a GPU only every few steps wait for the device, here
         self._step_seconds += STEP_TIME_SHARE * (time.perf_counter() - start - self._step_seconds)
@@ -222,27 +222,39 @@ class Engine:
             if self._admission is None and not self._begin_admission():
                 return
             try:
-                self._next_piece()
+                admitted = self._next_piece()
             except Exception as error:
                 logger.exception("An admission failed; %d rows with it", len(self._entering))
                 self._fail(self._entering, error)
                 self._entering, self._admission = [], None
+                self._synchronise()  # a device that is beyond use says so again
+            else:
+                self._take_in(admitted)
 
-    def _next_piece(self) -> None:
+    def _next_piece(self) -> list[int]:
+        """Do one more piece of the admission; return the rows' numbers after the last one."""
         assert self._admission is not None, "an admission has begun"
         try:
             next(self._admission)
             self._synchronise()
         except StopIteration as end:
             numbers: list[int] = end.value
-            for number, handle in zip(numbers, self._entering, strict=True):
-                handle.number = number
-                handle.admitted_at = time.time()
-            self._live.update(zip(numbers, self._entering, strict=True))
-            if any(handle.cancelled.is_set() for handle in self._entering):
-                self._called_off.set()  # perhaps it was heard while they couldn't be let go yet
-            self._entering, self._admission = [], None
-            self._resolve(self._decoder.retire())
+            return numbers
+        return []
+
+    def _take_in(self, numbers: Sequence[int]) -> None:
+        """Let rows whose admission is over speak; those that nobody wanted any more meanwhile go at once."""
+        if not numbers:
+            return
+        entered = dict(zip(numbers, self._entering, strict=True))
+        self._entering, self._admission = [], None
+        for number, handle in entered.items():
+            if handle.future.done():
+                self._decoder.cancel(number)
+            else:
+                handle.number, handle.admitted_at = number, time.time()
+                self._live[number] = handle
+        self._resolve(self._decoder.retire())
 
     def _begin_admission(self) -> bool:
         """Choose rows that wait and have a slot; False if there are none."""
@@ -311,7 +323,10 @@ class Engine:
         return IDLE_GROUP_POSITIONS if self._in_flight else math.inf  # nobody else comes before the pass has ended
 
     def _let_cancelled_go(self) -> None:
-        """End the rows that nobody wants any more: those that wait, an admission of nothing else, those that speak."""
+        """End the rows that nobody wants any more: those that wait, that are being admitted, and that speak.
+
+        An admission goes on for those of its rows that are wanted.
+        """
         if not self._called_off.is_set():
             return
         self._called_off.clear()  # first: who is cancelled from now on says so again
@@ -319,12 +334,11 @@ class Engine:
             unwanted = [handle for handle in self._waiting if handle.cancelled.is_set()]
             for handle in unwanted:
                 self._waiting.remove(handle)
+        unwanted += [handle for handle in self._entering if handle.cancelled.is_set() and not handle.future.done()]
         for handle in unwanted:
             self._end_unspoken(handle)
-        if self._admission is not None and all(handle.cancelled.is_set() for handle in self._entering):
+        if self._admission is not None and all(handle.future.done() for handle in self._entering):
             self._admission.close()
-            for handle in self._entering:
-                self._end_unspoken(handle)
             self._entering, self._admission = [], None
         for number in [number for number, handle in self._live.items() if handle.cancelled.is_set()]:
             outcome = self._decoder.cancel(number)
@@ -345,12 +359,13 @@ class Engine:
                 future.set_result(outcome)
 
     def _fail_live(self, error: Exception) -> None:
-        """Fail all rows that are being spoken; if the decoder can't let go of them either, that error goes on."""
+        """Fail all rows that are being spoken; if decoder or device can't go on, that error does."""
         numbers, handles = list(self._live), list(self._live.values())
         self._live.clear()
         self._fail(handles, error)
         for number in numbers:
             self._decoder.cancel(number)
+        self._synchronise()
 
     def _synchronise(self) -> None:
         """Wait for what this thread gave the device, so that the clock tells what a piece took."""
@@ -362,4 +377,5 @@ class Engine:
         """Tell those who wait."""
         told = as_synthesis_error(error, "the decoder")
         for handle in handles:
-            handle.future.set_exception(told)
+            if not handle.future.done():  # or called off while it was being admitted
+                handle.future.set_exception(told)
