@@ -1,8 +1,9 @@
 """How long admissions hold up the rows that are being spoken: python benchmarks/admission.py [--quick] [--size mid]
 
 A full house of 16 slots: whenever a row ends, another one comes, with a text of 20 to 100 tokens, one in eight with 500
-to 1000, and in every second case a voice prompt of 150 frames. Measured: the time between the ends of two steps, in
-medians of a step.
+to 1000, and in every second case a voice prompt of 150 frames. The embedded voice's codec makes sound of each row that
+has ended, as it does in the product: beside the steps. Measured: the time between the ends of two steps, in medians of
+a step.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.reporting import report, table
 from benchmarks.sizes import SIZES, random_network
+from voice_core.codec.codec import Codec
+from voice_core.codec.worker import CodecWorker
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.engine import Engine
 from voice_core.decoding.graphs import CudaRecorder
 from voice_core.decoding.rows import Row
+from voice_core.embedded import DIRECTORY as EMBEDDED
 
 SLOTS = 16
 PROMPT_FRAMES = 150
@@ -44,16 +48,21 @@ def main() -> None:
     decoder = BatchDecoder(network, max_rows=SLOTS, max_frames=700, max_tokens=LONG_TOKENS[1], recorder=recorder)
     ends, steps = watch(decoder)
     engine = Engine(decoder, largest_share=1.0)
+    codec = Codec.load(EMBEDDED / "codec", device)
+    worker = CodecWorker(codec)
     rows = endless_rows()
     handles = engine.submit([next(rows) for _ in range(SLOTS)])
     deadline = time.perf_counter() + (15 if options.quick else 120)
     while time.perf_counter() < deadline:
-        waiting = [handle for handle in handles if not handle.future.done()]
+        ended = [handle for handle in handles if handle.future.done()]
+        worker.submit([[code % codec.codebook_size for code in handle.future.result().ids] for handle in ended])
+        waiting = [handle for handle in handles if handle not in ended]
         handles = waiting + engine.submit([next(rows) for _ in range(SLOTS + 2 - len(waiting))])
         time.sleep(0.01)
     for handle in handles:
         handle.cancel()
     engine.close()
+    worker.close()
     step_s = statistics.median(steps)
     gaps = np.diff(ends)[SLOTS:] / step_s  # the first rows come into an empty house
     spread = {f"p{percent}": float(np.percentile(gaps, percent)) for percent in (50, 95, 99)}

@@ -1,7 +1,7 @@
 """What a decode step costs: python benchmarks/decode.py [--quick] [--device cuda] [--size full] [--threads 1]
 
 For every size and batch B: rows of equal length (step time, frames/s) and rows of mixed length, 50 to 450 frames
-(frames/s, and the share of computed rows that became speech; a batch that keeps every row until its longest one ends
+(frames/s, and the share of the rows' draws that became speech; a batch that keeps every row until its longest one ends
 would reach only the share in the column "rectangle"). The floor is the time to read once what a step must read, the
 decoder's and head's weights and the filled keys and values, at the copy bandwidth measured in the same run. On a GPU
 steps are captured as CUDA graphs, as they are in the product, unless --graphs off.

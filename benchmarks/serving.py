@@ -11,8 +11,8 @@ soon as it has ended. All have as many slots as the product takes on a CPU, wher
 Requests have one to five sentences, the same for all. Four loads:
 
 1. closed loop: so many callers, each of whom sends the next request as soon as the answer has come. What counts are
-   the answers of a time that begins when every caller has had one. A server's saturation is the most requests that it
-   answers in a second, however many call.
+   the answers of a time that begins when every caller has had one. A server's saturation is what it answers to the most
+   callers, who leave none of its slots empty: characters a second, told as requests of the mean length.
 2. rising: requests come at Poisson times, whatever comes back (an open loop), at rates up to more than the saturation
    of the server as it is delivered, the one that admits in flight.
 3. compared: all meet COMPARED_SHARE of that saturation, again at Poisson times: the same load, with in-flight admission
@@ -83,6 +83,8 @@ SENTENCES_OF_A_REQUEST = (1, 5)
 
 RISING_TURN, CLOSED_TURN = 99, 98  # requests and times unlike those that are compared
 FIRST_REQUESTS = 1  # to each server, whole and streamed, that pay for what is loaded on first use
+MEAN_CHARACTERS = statistics.mean(map(len, SENTENCES)) * statistics.mean(SENTENCES_OF_A_REQUEST)
+MEAN_CHARACTERS += statistics.mean(SENTENCES_OF_A_REQUEST) - 1  # spaces
 RISING_SHARES = (0.25, 0.5, 0.85, 1.0, 1.2)  # of saturation
 COMPARED_SHARE = 0.7
 # The gathering server's window: with the default of 5 ms, which suits admission in flight, a request's own segments may
@@ -113,10 +115,10 @@ class Plan:
 WHOLE = Plan(
     modes=("inflight", "gather", "early"),
     single_requests=8,
-    callers=(1, 2, 4, 8, 16),
+    callers=(1, 2, 4, 8, 16, 32),
     closed_seconds=15,
     rising_seconds=10,
-    compared_turns=4,
+    compared_turns=5,
     compared_seconds=25,
     stream_turns=2,
     stream_seconds=20,
@@ -124,7 +126,7 @@ WHOLE = Plan(
 QUICK = Plan(
     modes=("inflight", "gather"),
     single_requests=3,
-    callers=(1, 16),
+    callers=(1, 32),
     closed_seconds=5,
     rising_seconds=3,
     compared_turns=1,
@@ -139,6 +141,7 @@ TWO_MODES = ("inflight", "gather")
 class Answer:
     """What one request took."""
 
+    characters: int
     ttfp_seconds: float
     e2e_seconds: float
     audio_seconds: float
@@ -150,14 +153,13 @@ class Stretch:
     """A stretch of load."""
 
     answers: list[Answer]
-    seconds: float  # that requests were sent for
-    wall_seconds: float  # until the last answer
+    wall_seconds: float  # that the answers came in
     slot_steps: int  # codes that the decoder could have drawn in its steps
     row_steps: int  # codes that it drew
 
     @property
-    def requests_per_second(self) -> float:
-        return len(self.answers) / self.seconds
+    def requests_of_mean_length_per_second(self) -> float:
+        return sum(answer.characters for answer in self.answers) / MEAN_CHARACTERS / self.wall_seconds
 
     def summary(self) -> dict[str, Any]:
         """Return mean and percentiles of each metric, in seconds (audio_rtf: a ratio), and what holds for all."""
@@ -169,7 +171,7 @@ class Stretch:
         return spreads | {
             "audio_underrun": round(float(np.mean([answer.ran_dry for answer in self.answers])), 4),
             "requests": len(self.answers),
-            "requests_per_s": round(self.requests_per_second, 4),
+            "requests_per_s": round(len(self.answers) / self.wall_seconds, 4),
             "audio_s_per_s": round(audio_seconds / self.wall_seconds, 4),
             "occupancy": round(self.row_steps / max(1, self.slot_steps), 4),
         }
@@ -209,7 +211,7 @@ class Service:
 
         answers = await asyncio.gather(*map(speak_at, times, request_bodies(turn, streamed=streamed)))
         wall_seconds = time.perf_counter() - start
-        return await self._stretch(answers, seconds, wall_seconds, before)
+        return await self._stretch(answers, wall_seconds, before)
 
     async def closed_loop(self, callers: int, seconds: float) -> Stretch:
         """Have so many callers send a request whenever their last one is answered; count the answers of so long."""
@@ -226,12 +228,13 @@ class Service:
 
         async def measure() -> Stretch:
             await all_answered.wait()
+            before, start = await self._counters(), time.perf_counter()
             answered.clear()
-            before = await self._counters()
             await asyncio.sleep(seconds)
-            if not answered:
+            counted, wall_seconds = list(answered), time.perf_counter() - start
+            if not counted:
                 raise SystemExit(f"the machine is too busy: {callers} callers had no answer in {seconds} seconds")
-            return await self._stretch(list(answered), seconds, seconds, before)
+            return await self._stretch(counted, wall_seconds, before)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(callers):
@@ -240,12 +243,10 @@ class Service:
             measured.add_done_callback(lambda _: over.set())
         return measured.result()
 
-    async def _stretch(
-        self, answers: list[Answer], seconds: float, wall_seconds: float, before: EngineCounters
-    ) -> Stretch:
+    async def _stretch(self, answers: list[Answer], wall_seconds: float, before: EngineCounters) -> Stretch:
         after = await self._counters()
         slot_steps = (after.steps - before.steps) * self._max_rows
-        return Stretch(answers, seconds, wall_seconds, slot_steps, after.row_steps - before.row_steps)
+        return Stretch(answers, wall_seconds, slot_steps, after.row_steps - before.row_steps)
 
     async def _counters(self) -> EngineCounters:
         counters: EngineCounters = await self._synthesizer.counters.remote()
@@ -262,7 +263,9 @@ class Service:
         bytes_per_second = PCM_SAMPLE_BYTES * int(answer.headers["x-sample-rate"])
         first, last = arrivals[0][0], arrivals[-1][0]
         audio_seconds = sum(count for _, count in arrivals) / bytes_per_second
-        return Answer(first - start, last - start, audio_seconds, runs_dry(arrivals, bytes_per_second))
+        return Answer(
+            len(body["input"]), first - start, last - start, audio_seconds, runs_dry(arrivals, bytes_per_second)
+        )
 
 
 def runs_dry(arrivals: Sequence[tuple[float, int]], bytes_per_second: int) -> bool:
@@ -279,6 +282,8 @@ async def main() -> None:
     options = _options()
     plan = QUICK if options.quick else WHOLE
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    if options.device == "cuda" and ray.cluster_resources().get("GPU", 0) < len(plan.modes):
+        raise SystemExit(f"--device cuda needs a GPU for each of {len(plan.modes)} servers")
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": options.port})
         services = {mode: await service(options, mode) for mode in plan.modes}
@@ -297,10 +302,12 @@ async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, 
     rows: list[list[object]] = []
 
     summary["closed_loop"] = closed = {mode: {} for mode in TWO_MODES}
+    most: dict[str, float] = {}  # requests a second
     for callers, mode in itertools.product(plan.callers, TWO_MODES):
-        closed[mode][str(callers)] = (await services[mode].closed_loop(callers, plan.closed_seconds)).summary()
-        rows += table_rows(mode, f"closed loop, callers: {callers}", closed[mode][str(callers)], METRICS)
-    most = {mode: max(figures["requests_per_s"] for figures in closed[mode].values()) for mode in TWO_MODES}
+        stretch = await services[mode].closed_loop(callers, plan.closed_seconds)
+        closed[mode][str(callers)] = stretch.summary()
+        rows += table_rows(mode, f"closed loop, callers: {callers}", stretch.summary(), METRICS)
+        most[mode] = round(stretch.requests_of_mean_length_per_second, 3)  # it is the last ones who fill the house
     summary["saturation_requests_per_s"] = most
 
     summary["rising"] = rising = {mode: {} for mode in TWO_MODES}
@@ -317,8 +324,9 @@ async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, 
         summary[mode] = pooled(mode, stretches).summary()
         rows += table_rows(mode, load, summary[mode], METRICS)
     for mode, name in itertools.product(plan.modes[1:], ("mean", "p95")):
-        ratio = summary[mode]["audio_e2e"][name] / summary["inflight"]["audio_e2e"][name]
-        summary[f"{mode}_{name}_ratio"] = round(ratio, 3)
+        summary[f"{mode}_{name}_ratio"] = _ratio(summary[mode], summary["inflight"], name)
+        slower, faster = ([turn.summary() for whose, turn in stretches if whose == one] for one in (mode, "inflight"))
+        summary[f"{mode}_{name}_ratio_by_turn"] = [_ratio(*turns, name) for turns in zip(slower, faster, strict=True)]
 
     turns = itertools.product(range(plan.stream_turns), TWO_MODES)
     stretches = [
@@ -420,7 +428,6 @@ def pooled(mode: str, turns: Sequence[tuple[str, Stretch]]) -> Stretch:
     stretches = [stretch for of_mode, stretch in turns if of_mode == mode]
     return Stretch(
         answers=[answer for stretch in stretches for answer in stretch.answers],
-        seconds=sum(stretch.seconds for stretch in stretches),
         wall_seconds=sum(stretch.wall_seconds for stretch in stretches),
         slot_steps=sum(stretch.slot_steps for stretch in stretches),
         row_steps=sum(stretch.row_steps for stretch in stretches),
@@ -441,6 +448,10 @@ def table_rows(mode: str, load: str, figures: dict[str, Any], metrics: Sequence[
     names = ("requests", "requests_per_s", "audio_s_per_s", "occupancy", "audio_underrun")
     about = [figures[name] for name in names]
     return [[mode, load, *about, metric, *figures[metric].values()] for metric in metrics]
+
+
+def _ratio(slower: dict[str, Any], faster: dict[str, Any], name: str) -> float:
+    return round(slower["audio_e2e"][name] / faster["audio_e2e"][name], 3)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -108,11 +108,17 @@ class Watched(BatchDecoder):
         super()._draw(rows, demand)
 
 
-def said_in_a_random_pattern(network: Network, rows: list[Row], rng: random.Random) -> dict[int, list[bytes]]:
-    """Let the rows arrive in random groups at random steps; return each one's codes and hidden states."""
+def said_in_a_random_pattern(
+    network: Network, rows: list[Row], rng: random.Random, *, leaving: float = 0.0
+) -> tuple[dict[int, list[bytes]], dict[int, list[bytes]]]:
+    """Let the rows arrive in random groups at random steps, and at times one leave before it has ended.
+
+    Return the hidden states and codes of each that stayed, and the hidden states of each that left.
+    """
     decoder = Watched(network)
     waiting = rng.sample(range(len(rows)), len(rows))
     said: dict[int, list[bytes]] = {}
+    left: dict[int, list[bytes]] = {}
     places: dict[int, int] = {}
     while waiting or decoder.live_rows:
         group = [waiting.pop() for _ in range(min(len(waiting), decoder.free_slots, rng.randrange(4)))]
@@ -120,10 +126,14 @@ def said_in_a_random_pattern(network: Network, rows: list[Row], rng: random.Rand
         for _ in range(rng.randrange(1, 12)):
             for number, outcome in decoder.retire():
                 assert isinstance(outcome, SpokenRow)
-                said[places[number]] = [str(outcome.ids).encode(), *decoder.bits[number]]
+                said[places[number]] = [*decoder.bits[number], str(outcome.ids).encode()]
             if decoder.live_rows:
                 decoder.step()
-    return said
+        if decoder.live_rows and rng.random() < leaving:
+            number = rng.choice(decoder._live).number
+            decoder.cancel(number)
+            left[places[number]] = decoder.bits[number]
+    return said, left
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -137,10 +147,15 @@ def test_deterministic_rows_are_the_same_to_the_bit_in_every_arrival_pattern(dev
     ]
     rows.append(Row((*range(1, 60), *range(1, 20)), 20, seed=2))
     rng = random.Random(7)
-    first = said_in_a_random_pattern(network, rows, rng)
+    first, _ = said_in_a_random_pattern(network, rows, rng)
     assert len(first) == len(rows)
+    times_left = 0
     for _ in range(199):
-        assert said_in_a_random_pattern(network, rows, rng) == first
+        said, left = said_in_a_random_pattern(network, rows, rng, leaving=0.15)
+        assert said == {row: first[row] for row in first if row not in left}
+        assert all(bits == first[row][: len(bits)] for row, bits in left.items())
+        times_left += len(left)
+    assert times_left > 50
 
 
 def test_one_request_does_not_take_all_slots_while_others_wait() -> None:

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from tests.toy import toy_config
-from voice_core.decoding.slot_plan import MEMORY_SHARE, SlotPlan, plan_slots
+from voice_core.decoding.decoder import BatchDecoder
+from voice_core.decoding.slot_plan import LONGEST_TEXT_TOKENS, MEMORY_SHARE, SlotPlan, plan_slots
+from voice_core.embedded import DIRECTORY as EMBEDDED
 from voice_core.errors import SettingError
-from voice_core.model.config import ModelConfig, parse_config
+from voice_core.model.checkpoint import load_network
+from voice_core.model.config import ModelConfig, parse_config, read_config
 
 BIG = {"num_hidden_layers": 26, "num_key_value_heads": 4, "head_dim": 256, "layer_types": ["full_attention"] * 26}
 FRAME_BYTES = 2 * 26 * 4 * 256 * 2  # keys and values of all layers and heads in bfloat16
@@ -83,6 +86,18 @@ def test_too_little_memory_is_refused_with_what_helps() -> None:
         SettingError, match=r"^max_rows: 6 rows .* cuda has .*longest_reference_seconds make rows smaller"
     ):
         plan_for(6 * LEAST_BYTES - 100, max_rows=6)
+
+
+def test_a_decoder_takes_hardly_more_memory_than_its_plan_says() -> None:
+    config = read_config(EMBEDDED)
+    slot_plan = SlotPlan(4, 8.0, 30.0)
+    network = load_network(EMBEDDED, config, device=torch.device("cpu"), dtype=torch.float32)
+    frames = slot_plan.frames(config)
+    decoder = BatchDecoder(network, max_rows=4, max_frames=frames, max_tokens=LONGEST_TEXT_TOKENS)
+    columns = [value for value in vars(decoder._state).values() if isinstance(value, torch.Tensor)]
+    taken = decoder.slots.nbytes + sum(column.nbytes for column in (*columns, *decoder._state.options))
+    planned = 4 * slot_plan.slot_bytes(config, torch.float32)
+    assert planned <= taken <= 1.1 * planned
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 41.0, float("nan")])
