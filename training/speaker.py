@@ -53,11 +53,11 @@ GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame
 # at every one of them; then the speech hurries, and what isn't made up comes after its time. Without them a voice that
 # once is late has never learned how to go on: time, by which it knows what to say, stands still beyond the target.
 DELAYED_SHARE = 0.3
-DELAYED_AT_THE_END = 0.3  # of those
+DELAYED_AT_THE_END = 0.15  # of those
 DELAY_FRAMES_AT_THE_END = 50  # at most; the product cuts speech off a second after the target
 DELAY_FRAMES_BEFORE = 30  # at most
 SPREAD_DELAYS = 0.5  # of those before the end
-HURRY = 0.3  # of the frames after a delay may be left out
+HURRY = 0.4  # of the frames after a delay may be left out
 
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 

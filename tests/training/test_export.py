@@ -25,6 +25,15 @@ def test_an_exported_voice_has_logits_as_much_larger_as_asked(tmp_path: Path) ->
     assert torch.allclose(network_of(tmp_path).head(hidden), 2 * network_of(EMBEDDED).head(hidden), atol=1e-3)
 
 
+def test_an_exported_voice_ends_as_much_more_gladly_as_asked(tmp_path: Path) -> None:
+    export([EMBEDDED], tmp_path, end_bias=3.0)
+    end_code = read_config(EMBEDDED).end_code
+    hidden = torch.randn(3, 192, generator=torch.Generator().manual_seed(0))
+    more = network_of(tmp_path).head(hidden) - network_of(EMBEDDED).head(hidden)
+    assert torch.allclose(more[:, end_code], torch.tensor(3.0), atol=1e-2)
+    assert more[:, :end_code].abs().max() < 1e-3
+
+
 def test_several_states_of_a_run_become_their_mean(tmp_path: Path) -> None:
     export([EMBEDDED], tmp_path / "sharper", sharpness=3.0)
     export([EMBEDDED, tmp_path / "sharper"], tmp_path / "mean")

@@ -63,7 +63,7 @@ def test_speech_hurries_after_a_delay_and_leaves_out_repeated_codes_first(config
     shortly, long = batch.inputs.tolist()
     assert shortly[:23] == [config.start_code, 4, 9, 9, 9, 5, *range(6, 23)]
     assert batch.targets[0, 2:6].tolist() == [5, 5, 5, 6]
-    assert len(long) == 1 + 22 + 9 - 6  # 0.3 of the 20 frames that were left are made up
+    assert len(long) == 1 + 22 + 9 - 8  # 0.4 of the 20 frames that were left are made up
     assert long[:12] == [config.start_code, 4, *[9] * 10]
     assert long[12:] == sorted(set(long[12:]))
     assert batch.targets[1, -1] == config.end_code
