@@ -367,7 +367,7 @@ def test_a_request_whose_time_is_up_leaves_the_decoder(
     client: openai.OpenAI, counters: Callable[[], EngineCounters]
 ) -> None:
     with pytest.raises(openai.APIStatusError) as refusal:
-        speak(client, "\n".join(["This is one more line of the text."] * 16), seconds=60, timeout_seconds=1.0)
+        speak(client, "\n".join(["This is one more line of the text."] * 64), seconds=240, timeout_seconds=1.0)
     assert (refusal.value.status_code, refusal.value.code) == (408, "deadline_exceeded")
     deadline = time.monotonic() + 5
     while counters().rows_active or counters().rows_waiting:
