@@ -231,6 +231,7 @@ class SpeechApi:
                 "rows_of_each_replica": facts.max_rows,
                 "longest_segment_seconds": facts.longest_seconds,
                 "longest_segment_seconds_of_checkpoint": facts.checkpoint_longest_seconds,
+                "load_seconds": round(facts.load_seconds, 2),
             }
             document |= {"model": model, "decoders": await self._crew.decoders()}
         except Exception as error:
