@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from deployments.segment_cache import packed, unpacked
+from voice_core.codec.checkpoint import load_decoder
+from voice_core.codec.codec import Codec
 from voice_core.embedded import DIRECTORY
 from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
 from voice_core.planning import plan
@@ -97,6 +99,16 @@ def test_speech_that_nobody_needs_is_gone_at_once(synthesizer: Synthesizer) -> N
         assert [remain() for remain in remains] == [None] * 3
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_codec_that_gains_from_batches_decodes_apart_what_must_be_the_same_to_the_bit(
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec(load_decoder(DIRECTORY / "codec"), batched=True)
+    monkeypatch.setattr(Codec, "load", lambda *_: codec)
+    Synthesizer.load("embedded", device="cpu", max_rows=1, deterministic=deterministic).close()
+    assert codec.batched is not deterministic
 
 
 def test_an_unknown_checkpoint_is_named() -> None:

@@ -34,7 +34,6 @@ class Slots:
             return torch.zeros(shape, device=device, dtype=dtype)
 
         self.slots, self.frames, self.tokens = slots, frames, tokens
-        self.kv_heads = stack.kv_heads
         self.keys, self.values = memory(frames), memory(frames)  # [L, R, K, F, D]
         self.text = CrossMemory(memory(tokens), memory(tokens))  # [L, R, K, T, D]
 
@@ -77,7 +76,8 @@ class StepMemory:
         self._slots = slots
         self._rows = len(place)
         self._frames = longest_frames
-        heads = torch.arange(self._rows * slots.kv_heads, device=place.device).view(self._rows, -1)
+        kv_heads = slots.keys.shape[2]
+        heads = torch.arange(self._rows * kv_heads, device=place.device).view(self._rows, -1)
         # [B * K] Where the new frames are in a layer, were it [R * K * F, D]: one index, one operation.
         self._new = (heads * slots.frames + place[:, None]).flatten()
 
