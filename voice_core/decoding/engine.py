@@ -368,7 +368,7 @@ class Engine:
         self._synchronise()
 
     def _synchronise(self) -> None:
-        """Wait for what the device was given by this thread: the clock then tells what a piece took; a broken one fails."""
+        """Wait for what this thread gave the device: the clock then tells what a piece took; a broken one fails."""
         if self._decoder.network.device.type == "cuda":
             torch.cuda.current_stream(self._decoder.network.device).synchronize()
 
