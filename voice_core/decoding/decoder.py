@@ -22,17 +22,16 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from voice_core.decoding.fused import fused_step
 from voice_core.decoding.graphs import Computation, Recorder, Recordings, Shape, shapes_up_to
 from voice_core.decoding.noise import uniform
 from voice_core.decoding.prefill import Prefilled, prefill
 from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.sampling import Demand, draw
 from voice_core.decoding.slots import Slots, StepMemory
-from voice_core.decoding.state import REASONS, RowState
+from voice_core.decoding.state import REASONS, TOO_EARLY_LOGIT, RowState
 from voice_core.errors import RequestError, SynthesisError
 from voice_core.model.network import Masks, Network, additive, step_positions, whole
-
-TOO_EARLY_LOGIT = -1e4  # what the reference puts in place of the end code's logit while a row may not end yet
 
 # On a GPU the host looks only so often which rows ended: asking makes it wait for the step.
 GPU_STEPS_BETWEEN_LOOKS = 4
@@ -121,6 +120,7 @@ class BatchDecoder:
         self._live: list[_Live] = []  # slot by slot
         self._look_around()
         self._state = RowState(max_rows, frames, self.config, network.device, network.dtype)
+        self._fused = fused_step(network, self.slots, self._state)
         self._recordings = Recordings()
         self._recorded_shapes: list[Shape] = []
         self._recorded_demands: list[Demand] = []
@@ -133,6 +133,8 @@ class BatchDecoder:
         vocab_size = self.config.code_vocab_size
         most = Shape(self.slots.slots, self.slots.frames, self.slots.tokens)
         shapes = [most] if self.deterministic else shapes_up_to(most)
+        if self._fused is not None:
+            shapes = self._fused.shapes(shapes)
         few = Demand(min(RECORDED_CANDIDATES, vocab_size), min_p=False, search_ties=False)
         demands = [few, Demand(vocab_size, min_p=True, search_ties=False)]
         parts: dict[Hashable, Computation] = {shape: partial(self._think, shape) for shape in shapes}
@@ -255,6 +257,9 @@ class BatchDecoder:
 
     def _think(self, shape: Shape) -> None:
         """Take the last codes in; the hidden states that the next ones are drawn from go to the rows' state."""
+        if self._fused is not None:
+            self._fused.think(shape)
+            return
         rows, state = slice(0, shape.rows), self._state
         place = state.filled[rows]  # [B]
         hidden = whole(
@@ -317,12 +322,21 @@ class BatchDecoder:
 
     def _draw(self, rows: slice, demand: Demand) -> None:
         """Draw a code from the hidden state of each of the rows and note which of them end with it."""
-        state, end_code = self._state, self.config.end_code
-        logits = self.network.head(state.hidden[rows]).float()  # [B, V]; sums need float32, also in bf16 models
-        too_early = state.steps[rows] < self.config.earliest_end_frame
-        logits[:, end_code] = logits[:, end_code].masked_fill(too_early, TOO_EARLY_LOGIT)
+        state = self._state
+        logits = self._logits(rows) if self._fused is None else self._fused.logits(rows)
+        if self._fused is not None and self._fused.holds(demand):
+            self._fused.draw(rows)
+            return
         noise = uniform(state.keys[rows], state.steps[rows])
         state.record(rows, draw(logits, state.options.rows(rows), noise, demand))
+
+    def _logits(self, rows: slice) -> Tensor:
+        """Return what the rows' hidden states say next, [B, V]; the end code's is put down while it is too early."""
+        state, end_code = self._state, self.config.end_code
+        logits = self.network.head(state.hidden[rows]).float()  # sums need float32, also in bf16 models
+        too_early = state.steps[rows] < self.config.earliest_end_frame
+        logits[:, end_code] = logits[:, end_code].masked_fill(too_early, TOO_EARLY_LOGIT)
+        return logits
 
     def _leave(self, slot: int) -> tuple[int, Outcome]:
         """Free a slot: the last row moves into it."""

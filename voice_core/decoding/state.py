@@ -16,6 +16,8 @@ from voice_core.model.config import ModelConfig
 from voice_core.seeds import row_key
 from voice_core.speech import FinishReason, Sampling
 
+TOO_EARLY_LOGIT = -1e4  # what the reference puts in place of the end code's logit while a row may not end yet
+
 # What a row's `reason` stands for; None is a row whose logits were no numbers.
 REASONS = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED, None)
 STOP, LENGTH, CANCELLED, BROKEN = range(4)

@@ -1,0 +1,159 @@
+"""Where a GPU's decode step goes: python benchmarks/step_kernels.py [--size full] [--batch 1 8 32] [--tune]
+
+Times both halves of the fused step, recorded as CUDA graphs, beside torch's kernels for the same step and the floor of
+`decode.py`, says how far the two are apart, and profiles one step:
+the kernels by the time they take, and the time in which none runs. `--tune` tries other ways to divide the kernels'
+work, one constant after the other (see `Tuning` in voice_core/decoding/fused.py).
+
+Needs a GPU with Triton, torch, numpy and safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.decode import TARGET_FRAMES, TEXT_TOKENS, copy_bandwidth, floor_bytes, rows_of
+from benchmarks.reporting import table
+from benchmarks.sizes import SIZES, random_network
+from voice_core.decoding.decoder import BatchDecoder
+from voice_core.decoding.fused import FusedStep, Tuning
+from voice_core.decoding.graphs import CudaRecorder, Shape
+from voice_core.decoding.sampling import Demand
+from voice_core.model.network import Network
+
+FILLED_FRAMES = TARGET_FRAMES // 2
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"ahead": 0, "gate_ahead": 0},
+    {"ahead": 1024, "gate_ahead": 512},
+    {"gate_ahead": 0},
+    {"early": False},
+    {"programs": 250},
+    {"stages": 6},
+    {"depth": 64, "stages": 6},
+)
+
+
+class Case:
+    """Rows in the middle of their speech, ready to be stepped by the kernels, or by torch where there is no tuning."""
+
+    def __init__(self, network: Network, batch: int, tuning: Tuning | None) -> None:
+        self.decoder = decoder = BatchDecoder(network, max_rows=batch, max_frames=640, max_tokens=TEXT_TOKENS)
+        state, rows, shape = decoder._state, slice(0, batch), Shape(batch, 256, TEXT_TOKENS)
+        decoder._fused = FusedStep(network, decoder.slots, state, tuning) if tuning else None
+        decoder.admit(rows_of([TARGET_FRAMES] * batch, 0))
+        state.filled += FILLED_FRAMES
+        state.steps += FILLED_FRAMES
+        decoder.slots.keys.normal_(generator=torch.Generator(network.device).manual_seed(1))
+        decoder.slots.values.normal_(generator=torch.Generator(network.device).manual_seed(2))
+        state.last_code[rows] = torch.arange(batch, device=network.device) * 97 + 5
+        self.saved = state.filled.clone(), state.steps.clone()
+        few = Demand(128, min_p=False, search_ties=False)
+        recorder = CudaRecorder(network.device)
+        self.think = recorder(partial(decoder._think, shape))
+        self.rewind()
+        self.think()
+        self.hidden = state.hidden.float().clone()
+        self.draw = recorder(partial(decoder._draw, rows, few))
+
+    def rewind(self) -> None:
+        self.decoder._state.filled.copy_(self.saved[0])
+        self.decoder._state.steps.copy_(self.saved[1])
+
+    def seconds(self) -> tuple[float, float, float]:
+        """Return the medians of think, draw and both, in seconds of groups of four."""
+        times = []
+        for parts in ((self.think,), (self.draw,), (self.think, self.draw)):
+            taken = []
+            for _ in range(12):
+                self.rewind()
+                torch.cuda.synchronize()
+                start = time.perf_counter()
+                for _ in range(4):
+                    for part in parts:
+                        part()
+                torch.cuda.synchronize()
+                taken.append((time.perf_counter() - start) / 4)
+            times.append(statistics.median(taken))
+        return times[0], times[1], times[2]
+
+
+def main() -> None:
+    options = _options()
+    device = torch.device("cuda")
+    bandwidth = copy_bandwidth(device)
+    network = random_network(options.size, device, torch.bfloat16)
+    rows = []
+    for batch in options.batch:
+        floor = floor_bytes(network, batch, FILLED_FRAMES) / bandwidth
+        by_torch = None if options.variant else Case(network, batch, None)
+        for variant in (
+            [None, *VARIANTS] if options.tune else [None, VARIANTS[0]] if by_torch else [VARIANTS[options.variant]]
+        ):
+            start = time.perf_counter()
+            case = by_torch if variant is None else Case(network, batch, replace(Tuning(), **variant))
+            assert case is not None
+            ready = time.perf_counter() - start
+            think, draw, both = case.seconds()
+            apart = (
+                float("nan") if by_torch is None else (case.hidden - by_torch.hidden).norm() / by_torch.hidden.norm()
+            )
+            rows.append(
+                [batch, json.dumps(variant), think * 1e3, draw * 1e3, both * 1e3, both / floor, float(apart), ready]
+            )
+            print(rows[-1], flush=True)
+            if not variant:
+                profile(case)
+    print(f"{torch.cuda.get_device_name()}, copies at {bandwidth / 1e9:.0f} GB/s")
+    print(table(["B", "tuning", "think ms", "draw ms", "step ms", "floor ratio", "apart", "ready s"], rows))
+
+
+def profile(case: Case) -> None:
+    """Print the kernels of a step by their time, and how long the GPU was idle between them."""
+    case.rewind()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        case.think()
+        case.draw()
+        torch.cuda.synchronize()
+    kernels = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    spans = sorted((event.time_range.start, event.time_range.end, event.name) for event in kernels)
+    if not spans:
+        return
+    busy, until = 0.0, spans[0][0]
+    own: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for start, end, name in spans:
+        added = max(0.0, end - max(start, until))
+        busy += added
+        own[name] += added  # what this kernel adds to those before it: they overlap
+        counts[name] += 1
+        until = max(until, end)
+    print(f"  of {until - spans[0][0]:.0f} us, {busy:.0f} us busy; {len(spans)} kernels")
+    for name, microseconds in own.most_common(14):
+        print(f"  {microseconds:8.1f} us {counts[name]:5d} x {name[:60]}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="full", choices=list(SIZES))
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--tune", action="store_true", help="try all ways to divide the work")
+    parser.add_argument("--variant", type=int, default=0, help="try this one, by its place in VARIANTS")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
