@@ -37,13 +37,18 @@ from voice_core.model.network import Network
 FILLED_FRAMES = TARGET_FRAMES // 2
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
-    {"ahead": 0, "gate_ahead": 0},
-    {"ahead": 1024, "gate_ahead": 512},
-    {"gate_ahead": 0},
     {"early": False},
+    {"ahead": 0, "gate_ahead": 0},
+    {"held": 256},
+    {"held": 768},
+    {"gate_held": 0},
+    {"gate_held": 256},
+    {"gate_depth": 128, "gate_stages": 3},
     {"programs": 250},
-    {"stages": 6},
-    {"depth": 64, "stages": 6},
+    {"stages": 3},
+    {"attention_warps": 4},
+    {"frames": 32, "frame_stages": 3},
+    {"draw_warps": 16},
 )
 
 
@@ -61,7 +66,7 @@ class Case:
         decoder.slots.values.normal_(generator=torch.Generator(network.device).manual_seed(2))
         state.last_code[rows] = torch.arange(batch, device=network.device) * 97 + 5
         self.saved = state.filled.clone(), state.steps.clone()
-        few = Demand(128, min_p=False, search_ties=False)
+        few = Demand(46, min_p=False, search_ties=False)
         recorder = CudaRecorder(network.device)
         self.think = recorder(partial(decoder._think, shape))
         self.rewind()
@@ -95,6 +100,8 @@ def main() -> None:
     options = _options()
     device = torch.device("cuda")
     bandwidth = copy_bandwidth(device)
+    if options.layers:
+        SIZES[options.size] = replace(SIZES[options.size], layers=options.layers)
     network = random_network(options.size, device, torch.bfloat16)
     rows = []
     for batch in options.batch:
@@ -142,6 +149,8 @@ def profile(case: Case) -> None:
         counts[name] += 1
         until = max(until, end)
     print(f"  of {until - spans[0][0]:.0f} us, {busy:.0f} us busy; {len(spans)} kernels")
+    layer = [span for span in spans if span[0] > spans[len(spans) // 2][0]][:14]
+    print("  ends:", " ".join(f"{name.split('_')[0]} {end - layer[0][1]:.1f}" for _, end, name in layer))
     for name, microseconds in own.most_common(14):
         print(f"  {microseconds:8.1f} us {counts[name]:5d} x {name[:60]}")
 
@@ -152,6 +161,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--tune", action="store_true", help="try all ways to divide the work")
     parser.add_argument("--variant", type=int, default=0, help="try this one, by its place in VARIANTS")
+    parser.add_argument("--layers", type=int, help="fewer than the size has, to compile the kernels quickly")
     return parser.parse_args()
 
 

@@ -152,7 +152,7 @@ def drawn_by_kernel(decoder: BatchDecoder, logits: Tensor) -> None:
     largest = padded.view(rows, ours._tiles, -1).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).amax(2)
     bits = largest.view(torch.int32)
     ours._best[:rows] = (bits ^ ((bits >> 31) & 0x7FFFFFFF)) ^ -0x80000000
-    ours.draw(slice(0, rows))
+    ours.draw(slice(0, rows), Demand.of([Sampling(top_k=100)], logits.shape[1]))
 
 
 def drawn_by_torch(decoder: BatchDecoder, logits: Tensor) -> None:

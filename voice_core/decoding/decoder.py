@@ -135,8 +135,9 @@ class BatchDecoder:
         shapes = [most] if self.deterministic else shapes_up_to(most)
         if self._fused is not None:
             shapes = self._fused.shapes(shapes)
-        few = Demand(min(RECORDED_CANDIDATES, vocab_size), min_p=False, search_ties=False)
-        demands = [few, Demand(vocab_size, min_p=True, search_ties=False)]
+        few = [Demand(min(RECORDED_CANDIDATES, vocab_size), min_p=False, search_ties=False)]
+        few = few if self._fused is None else self._fused.demands
+        demands = [*few, Demand(vocab_size, min_p=True, search_ties=False)]
         parts: dict[Hashable, Computation] = {shape: partial(self._think, shape) for shape in shapes}
         for rows in dict.fromkeys(shape.rows for shape in shapes):
             parts |= {(rows, demand): partial(self._draw, slice(0, rows), demand) for demand in demands}
@@ -324,8 +325,8 @@ class BatchDecoder:
         """Draw a code from the hidden state of each of the rows and note which of them end with it."""
         state = self._state
         logits = self._logits(rows) if self._fused is None else self._fused.logits(rows)
-        if self._fused is not None and self._fused.holds(demand):
-            self._fused.draw(rows)
+        if self._fused is not None and any(other.holds(demand) for other in self._fused.demands):
+            self._fused.draw(rows, demand)
             return
         noise = uniform(state.keys[rows], state.steps[rows])
         state.record(rows, draw(logits, state.options.rows(rows), noise, demand))

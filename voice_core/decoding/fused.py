@@ -27,12 +27,11 @@ from voice_core.seeds import GOLDEN, SHIFTS_AND_FACTORS, signed
 logger = logging.getLogger(__name__)
 
 MOST_ROWS = 128  # whose sums a processor can hold
-MOST_CANDIDATES = 128  # of a draw; for more of them torch draws
+CANDIDATES = (64, 128)  # of a draw, as many as it takes; for more of them torch draws
 COLUMNS = 64  # of a product that one program computes: what Hopper's matrix units take
 FEWEST_QUERIES = 16  # of a product of matrices
 LONG_STRETCH_FRAMES = 512  # of a row's memory; where few rows leave processors idle, longer ones are shared out
 DEPENDENT_LAUNCH = (9, 0)  # from this compute capability on
-FRAMES = 32  # of a row's memory that are read at a time
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,19 @@ class Tuning:
     """How the kernels divide their work; found with benchmarks/step_kernels.py on an H200."""
 
     programs: int = 120  # of a product, at the least: there are 132 processors
-    ahead: int = 512  # numbers of each weight row that are asked for before a product's input is there
-    gate_ahead: int = 256
+    held: int = 512  # numbers of each weight row that are in registers before a product's input is there
+    ahead: int = 512  # more of them that are on their way to the cache then
     depth: int = 128  # of a product that is computed at a time
     stages: int = 4  # of the loads on their way
-    early: bool = True  # the weights after the wide product are asked for while it still runs
-    warps: int = 4
+    gate_held: int = 128
+    gate_ahead: int = 256
+    gate_depth: int = 64
+    gate_stages: int = 4
+    early: bool = True  # what comes after the wide product asks for its weights while that still runs
+    frames: int = 64  # of a row's memory that are read at a time
+    frame_stages: int = 2
+    attention_warps: int = 8
+    draw_warps: int = 8
 
 
 class FusedStep:
@@ -88,7 +94,7 @@ class FusedStep:
         self._peaks, self._masses = (numbers(most, shared_rows, stack.heads) for _ in range(2))
         self._logits = numbers(rows, self._vocab_size)
         self._best = numbers(rows, self._tiles, dtype=torch.int32)
-        self._tiles_kept, self._ids_kept = (numbers(rows, MOST_CANDIDATES, dtype=torch.int32) for _ in range(2))
+        self._tiles_kept, self._ids_kept = (numbers(rows, max(CANDIDATES), dtype=torch.int32) for _ in range(2))
 
     @staticmethod
     def supports(network: Network, slots: Slots) -> bool:
@@ -104,10 +110,11 @@ class FusedStep:
             and all(isinstance(module, nn.Linear) for module in (network.head[0], network.head[2]))
         )
 
-    def holds(self, demand: Demand) -> bool:
-        """Tell if `draw` can draw what the rows ask for."""
-        most = min(MOST_CANDIDATES, self._vocab_size)
-        return demand.candidates <= most and not demand.min_p
+    @property
+    def demands(self) -> list[Demand]:
+        """What `draw` can draw, the least first."""
+        most = [min(count, self._vocab_size) for count in CANDIDATES]
+        return [Demand(count, min_p=False, search_ties=False) for count in dict.fromkeys(most)]
 
     def shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         """Return those of the shapes, by rows and lengths, that aren't computed like a longer one of as many rows."""
@@ -171,13 +178,16 @@ class FusedStep:
             self._config.end_code,
             self._config.earliest_end_frame,
             TOO_EARLY_LOGIT,
-            ahead=self._ahead(self._tuning.ahead, last.weight.shape[1]),
-            **self._blocks(count, last.weight.shape[1]),
+            depth=last.weight.shape[1],
+            **self._blocks(count, last.weight.shape[1], self._tuning.depth, 0, self._tuning.ahead, self._tuning.stages),
         )
         return self._logits[:count]
 
-    def draw(self, rows: slice) -> None:
-        """Draw a code from the `logits` of the rows, which were computed just before, and note it."""
+    def draw(self, rows: slice, demand: Demand) -> None:
+        """Draw a code from the `logits` of the rows, which were computed just before, and note it.
+
+        The demand must be one that the first or the second of `demands` holds.
+        """
         state = self._state
         options = state.options
         self._launch(
@@ -210,8 +220,8 @@ class FusedStep:
             SECOND_FACTOR=SHIFTS_AND_FACTORS[1][1],
             COLUMNS=COLUMNS,
             TILES=_power(self._tiles),
-            CANDIDATES=MOST_CANDIDATES,
-            num_warps=8,
+            CANDIDATES=next(count for count in CANDIDATES if count >= demand.candidates),
+            num_warps=self._tuning.draw_warps,
         )
 
     def _embed(self, rows: int, layer: nn.Module) -> None:
@@ -242,6 +252,7 @@ class FusedStep:
 
     def _linear(self, x: Tensor, weight: Tensor, rows: int) -> tuple[Tensor, int]:
         """Return partial sums [P, B, N] of x [B, K] times weight [N, K], and how many there are."""
+        tuning = self._tuning
         width, depth = weight.shape
         parts = self._parts_of(width, depth)
         self._launch(
@@ -252,13 +263,14 @@ class FusedStep:
             self._parts,
             rows,
             width,
+            depth=depth,
             depth_of_part=depth // parts,
-            ahead=self._ahead(self._tuning.ahead, depth // parts),
-            **self._blocks(rows, depth),
+            **self._blocks(rows, depth // parts, tuning.depth, tuning.held, tuning.ahead, tuning.stages),
         )
         return self._parts, parts
 
     def _gate_up(self, rows: int, weight: Tensor) -> None:
+        tuning = self._tuning
         width, depth = weight.shape[0] // 2, weight.shape[1]
         self._launch(
             self._kernels.gate_up_kernel,
@@ -268,9 +280,9 @@ class FusedStep:
             self._gated,
             rows,
             width,
-            ahead=self._ahead(self._tuning.gate_ahead, depth),
-            EARLY=self._tuning.early,
-            **(self._blocks(rows, depth) | {"DEPTH": COLUMNS}),
+            depth=depth,
+            EARLY=tuning.early,
+            **self._blocks(rows, depth, tuning.gate_depth, tuning.gate_held, tuning.gate_ahead, tuning.gate_stages),
         )
 
     def _attend(
@@ -309,10 +321,13 @@ class FusedStep:
             OWN=own,
             TURNED=own or self._config.progress_rope,
             CAPPED=stack.softcap is not None,
-            FRAMES=FRAMES,
+            FRAMES=self._tuning.frames,
+            STAGES=self._tuning.frame_stages,
+            GROUP=_power(stack.heads // stack.kv_heads),
             QUERIES=max(FEWEST_QUERIES, _power(stack.heads // stack.kv_heads)),
+            PADDED_PARTS=_power(parts[1]),
             ITEM=memory[0].dtype.itemsize,
-            num_warps=self._tuning.warps,
+            num_warps=self._tuning.attention_warps,
         )
         if stretches > 1:
             self._launch(
@@ -372,22 +387,22 @@ class FusedStep:
     def _block_depth(self, depth: int) -> int:
         return self._tuning.depth if depth % self._tuning.depth == 0 else COLUMNS
 
-    def _blocks(self, rows: int, depth: int) -> dict[str, int]:
-        """Return the constants that all products share."""
+    def _blocks(self, rows: int, reach: int, block: int, held: int, ahead: int, stages: int) -> dict[str, int]:
+        """Return the constants that all products share, for programs that compute a `reach` of the depth each."""
         block_rows = max(FEWEST_QUERIES, _power(rows))
-        block_depth = self._block_depth(depth) if block_rows < MOST_ROWS else COLUMNS
+        if reach % block or block_rows == MOST_ROWS:
+            block = COLUMNS
+        held = min(held, reach) // block
         return {
-            "depth": depth,
+            "ahead": min(ahead, reach - held * block),
             "ROWS": block_rows,
             "COLUMNS": COLUMNS,
-            "DEPTH": block_depth,
-            "STAGES": self._tuning.stages,
+            "DEPTH": block,
+            "HELD": held,
+            "STAGES": stages,
             "ITEM": self._network.dtype.itemsize,
             "num_warps": 4,
         }
-
-    def _ahead(self, most: int, depth: int) -> int:
-        return min(most, depth)
 
 
 def fused_step(network: Network, slots: Slots, state: RowState) -> FusedStep | None:

@@ -62,31 +62,46 @@ def linear_kernel(
     width,
     depth: tl.constexpr,
     depth_of_part: tl.constexpr,
-    ahead: tl.constexpr,  # numbers of each weight row that are asked for before the input is there
+    ahead: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    HELD: tl.constexpr,
     STAGES: tl.constexpr,
     ITEM: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Partial sums of x · weightᵀ, each over a stretch of the depth."""
+    """Partial sums of x · weightᵀ, each over a stretch of the depth.
+
+    The first `HELD` blocks of a program's weights are in its registers before the input is there; of the others the
+    first `ahead` numbers of each row are then on their way to the cache.
+    """
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     part = tl.program_id(1)
     begin = part * depth_of_part
     row = tl.arange(0, ROWS)
     inner = tl.arange(0, DEPTH)
-    if DEPENDENT:
-        gdc_launch_dependents()
-        if ahead > 0:
-            _prefetch_rows(weight, columns, depth, begin, ahead, COLUMNS, ITEM)
-        gdc_wait()
-    sums = tl.zeros((COLUMNS, ROWS), tl.float32)
     weight_at = weight + columns[:, None] * depth + begin + inner[None, :]
     x_at = x + row[:, None] * depth + begin + inner[None, :]
-    for step in tl.range(0, depth_of_part, DEPTH, num_stages=STAGES):
+    some_rows = row[:, None] < rows
+    if DEPENDENT:
+        gdc_launch_dependents()
+    held = ()
+    for block in tl.static_range(HELD):
+        held += (tl.load(weight_at + block * DEPTH, eviction_policy="evict_first"),)
+    if DEPENDENT:
+        if ahead > 0:
+            _prefetch_rows(weight, columns, depth, begin + HELD * DEPTH, ahead, COLUMNS, ITEM)
+        gdc_wait()
+    sums = tl.zeros((COLUMNS, ROWS), tl.float32)
+    inputs = ()
+    for block in tl.static_range(HELD):
+        inputs += (tl.load(x_at + block * DEPTH, mask=some_rows, other=0.0),)
+    for block in tl.static_range(HELD):
+        sums = tl.dot(held[block], tl.trans(inputs[block]), sums, input_precision="ieee")
+    for step in tl.range(HELD * DEPTH, depth_of_part, DEPTH, num_stages=STAGES):
         w = tl.load(weight_at + step, eviction_policy="evict_first")
-        some = tl.load(x_at + step, mask=row[:, None] < rows, other=0.0)
+        some = tl.load(x_at + step, mask=some_rows, other=0.0)
         sums = tl.dot(w, tl.trans(some), sums, input_precision="ieee")
     at = out + part * rows * width + row[None, :] * width + columns[:, None]
     tl.store(at, sums, mask=row[None, :] < rows)
@@ -104,32 +119,44 @@ def gate_up_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    HELD: tl.constexpr,
     STAGES: tl.constexpr,
     ITEM: tl.constexpr,
     DEPENDENT: tl.constexpr,
-    EARLY: tl.constexpr,  # let the next kernel's weights be asked for from the start on
+    EARLY: tl.constexpr,  # let the next kernel begin from the start on, or only when the weights are read
 ):
-    """gelu(gate · x) · (up · x), with the tanh form of gelu."""
+    """gelu(gate · x) · (up · x), with the tanh form of gelu; see linear_kernel."""
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     row = tl.arange(0, ROWS)
     inner = tl.arange(0, DEPTH)
     up = weight + width * depth
-    if DEPENDENT:
-        if EARLY:
-            gdc_launch_dependents()
-        if ahead > 0:
-            _prefetch_rows(weight, columns, depth, 0, ahead, COLUMNS, ITEM)
-            _prefetch_rows(up, columns, depth, 0, ahead, COLUMNS, ITEM)
-        gdc_wait()
-    gates = tl.zeros((COLUMNS, ROWS), tl.float32)
-    ups = tl.zeros((COLUMNS, ROWS), tl.float32)
     gate_at = weight + columns[:, None] * depth + inner[None, :]
     up_at = up + columns[:, None] * depth + inner[None, :]
     x_at = x + row[:, None] * depth + inner[None, :]
-    for step in tl.range(0, depth, DEPTH, num_stages=STAGES):
+    some_rows = row[:, None] < rows
+    if DEPENDENT and EARLY:
+        gdc_launch_dependents()
+    held_gates, held_ups = (), ()
+    for block in tl.static_range(HELD):
+        held_gates += (tl.load(gate_at + block * DEPTH, eviction_policy="evict_first"),)
+        held_ups += (tl.load(up_at + block * DEPTH, eviction_policy="evict_first"),)
+    if DEPENDENT:
+        if ahead > 0:
+            _prefetch_rows(weight, columns, depth, HELD * DEPTH, ahead, COLUMNS, ITEM)
+            _prefetch_rows(up, columns, depth, HELD * DEPTH, ahead, COLUMNS, ITEM)
+        gdc_wait()
+    gates = tl.zeros((COLUMNS, ROWS), tl.float32)
+    ups = tl.zeros((COLUMNS, ROWS), tl.float32)
+    inputs = ()
+    for block in tl.static_range(HELD):
+        inputs += (tl.load(x_at + block * DEPTH, mask=some_rows, other=0.0),)
+    for block in tl.static_range(HELD):
+        gates = tl.dot(held_gates[block], tl.trans(inputs[block]), gates, input_precision="ieee")
+        ups = tl.dot(held_ups[block], tl.trans(inputs[block]), ups, input_precision="ieee")
+    for step in tl.range(HELD * DEPTH, depth, DEPTH, num_stages=STAGES):
         w_gate = tl.load(gate_at + step, eviction_policy="evict_first")
         w_up = tl.load(up_at + step, eviction_policy="evict_first")
-        some = tl.trans(tl.load(x_at + step, mask=row[:, None] < rows, other=0.0))
+        some = tl.trans(tl.load(x_at + step, mask=some_rows, other=0.0))
         gates = tl.dot(w_gate, some, gates, input_precision="ieee")
         ups = tl.dot(w_up, some, ups, input_precision="ieee")
     if DEPENDENT and not EARLY:
@@ -241,6 +268,29 @@ def _turned(lower, upper, cosine, sine):
     return lower * cosine - upper * sine, upper * cosine + lower * sine
 
 
+@triton.jit
+def _repeated(x, times: tl.constexpr, rows: tl.constexpr):
+    """Return [rows, N] of x [rows / times, N], its rows again and again."""
+    return tl.reshape(tl.broadcast_to(x[None, :, :], (times, x.shape[0], x.shape[1])), (rows, x.shape[1]))
+
+
+@triton.jit
+def _heard(lower, upper, lower_keys, upper_keys, values, seen, peak, mass, heard, scale, softcap, CAPPED: tl.constexpr):
+    """Go on with the softmax of scores, and what is heard by it, over a stretch of frames."""
+    scores = tl.dot(lower, tl.trans(lower_keys), input_precision="ieee")
+    scores = tl.dot(upper, tl.trans(upper_keys), scores, input_precision="ieee") * scale  # [QUERIES, FRAMES]
+    if CAPPED:
+        scores = (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0) * softcap  # tanh
+    scores = tl.where(seen[None, :], scores, float("-inf"))
+    higher = tl.maximum(peak, tl.max(scores, 1))
+    base = tl.where(higher == float("-inf"), 0.0, higher)  # nothing heard yet, and no frame here
+    kept = tl.exp(peak - base)
+    weights = tl.exp(scores - base[:, None])
+    mass = mass * kept + tl.sum(weights, 1)
+    heard = tl.dot(weights.to(values.dtype), values, heard * kept[:, None], input_precision="ieee")
+    return higher, mass, heard
+
+
 @triton.jit(do_not_specialize=["rows"])
 def attention_kernel(
     parts,  # [P, B, (A + 2 G) · D] float32 queries, keys, values; queries alone where the text is read
@@ -266,7 +316,10 @@ def attention_kernel(
     TURNED: tl.constexpr,
     CAPPED: tl.constexpr,
     FRAMES: tl.constexpr,
-    QUERIES: tl.constexpr,  # `group`, rounded up to what a product of matrices takes
+    STAGES: tl.constexpr,
+    GROUP: tl.constexpr,  # `group`, rounded up to a power of two
+    QUERIES: tl.constexpr,  # as many rows as a product of matrices takes: the group's queries again and again
+    PADDED_PARTS: tl.constexpr,  # PARTS, rounded up to a power of two
     ITEM: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
@@ -286,67 +339,81 @@ def attention_kernel(
     each = tl.cdiv(tl.cdiv(length - first, stretches), FRAMES) * FRAMES
     begin = first + stretch * each
     end = tl.minimum(begin + each, length)
+    query, pair, place = tl.arange(0, QUERIES), tl.arange(0, half), tl.arange(0, size)
+    frame = tl.arange(0, FRAMES)
+    seen = begin + frame < end
+    of_frames = keys + memory + (begin + frame)[:, None] * size + pair[None, :]
+    first_keys = tl.load(of_frames, mask=seen[:, None], other=0.0)
+    first_upper_keys = tl.load(of_frames + half, mask=seen[:, None], other=0.0)
+    of_frames = values + memory + (begin + frame)[:, None] * size + place[None, :]
+    first_values = tl.load(of_frames, mask=seen[:, None], other=0.0)
     if DEPENDENT:
-        if end > begin:
-            _prefetch_run(keys + memory + begin * size, (end - begin) * size, ITEM)
-            _prefetch_run(values + memory + begin * size, (end - begin) * size, ITEM)
+        more = begin + FRAMES
+        if end > more:
+            _prefetch_run(keys + memory + more * size, (end - more) * size, ITEM)
+            _prefetch_run(values + memory + more * size, (end - more) * size, ITEM)
         gdc_wait()
 
     width: tl.constexpr = (kv_heads * group + 2 * kv_heads) * size if OWN else kv_heads * group * size
-    query, pair, place = tl.arange(0, QUERIES), tl.arange(0, half), tl.arange(0, size)
-    one = query < group
-    at = row * width + (head * group + query)[:, None] * size + pair[None, :]
-    lower = _sum_of_parts(parts, rows, width, at, one[:, None], PARTS)
-    upper = _sum_of_parts(parts, rows, width, at + half, one[:, None], PARTS)
+    row_parts = parts + row * width
+    part, member = tl.arange(0, PADDED_PARTS), tl.arange(0, GROUP)
+    there, each_part = part < PARTS, part * rows * width
+    # All loads first, then the sums: one wait instead of many.
+    query_at = row_parts + each_part[:, None, None] + (head * group + member)[None, :, None] * size + pair[None, None]
+    wanted = there[:, None, None] & (member < group)[None, :, None]
+    lower_parts = tl.load(query_at, mask=wanted, other=0.0)
+    upper_parts = tl.load(query_at + half, mask=wanted, other=0.0)
     if TURNED:
         cosine, sine = tl.load(cosines + row * half + pair), tl.load(sines + row * half + pair)
+    if OWN:
+        key_at = row_parts + each_part[:, None] + (kv_heads * group + head) * size + pair[None, :]
+        key_lower_parts = tl.load(key_at, mask=there[:, None], other=0.0)
+        key_upper_parts = tl.load(key_at + half, mask=there[:, None], other=0.0)
+        value_at = row_parts + each_part[:, None] + (kv_heads * (group + 1) + head) * size + place[None, :]
+        value_parts = tl.load(value_at, mask=there[:, None], other=0.0)
+    lower, upper = tl.sum(lower_parts, 0), tl.sum(upper_parts, 0)  # [GROUP, half]
+    if TURNED:
         lower, upper = _turned(lower, upper, cosine[None, :], sine[None, :])
     lower, upper = lower.to(dtype), upper.to(dtype)
-
     peak = tl.full((QUERIES,), float("-inf"), tl.float32)
     mass = tl.zeros((QUERIES,), tl.float32)
     heard = tl.zeros((QUERIES, size), tl.float32)
-    if OWN:
-        if stretch == 0:  # the new frame is heard here, before it lies in the memory
-            key_at = row * width + (kv_heads * group + head) * size + pair
-            key_lower = _sum_of_parts(parts, rows, width, key_at, pair < half, PARTS)
-            key_upper = _sum_of_parts(parts, rows, width, key_at + half, pair < half, PARTS)
-            key_lower, key_upper = _turned(key_lower, key_upper, cosine, sine)
-            key_lower, key_upper = key_lower.to(dtype), key_upper.to(dtype)
-            value_at = row * width + (kv_heads * (group + 1) + head) * size + place
-            value = _sum_of_parts(parts, rows, width, value_at, place < size, PARTS).to(dtype)
-            tl.store(keys + memory + length * size + pair, key_lower)
-            tl.store(keys + memory + length * size + half + pair, key_upper)
-            tl.store(values + memory + length * size + place, value)
-            peak = tl.sum(lower.to(tl.float32) * key_lower.to(tl.float32)[None, :], 1)
-            peak += tl.sum(upper.to(tl.float32) * key_upper.to(tl.float32)[None, :], 1)
-            peak *= scale
-            if CAPPED:
-                peak = (2.0 * tl.sigmoid(2.0 * peak / softcap) - 1.0) * softcap
-            mass += 1.0
-            heard += value.to(tl.float32)[None, :]
-
-    frame = tl.arange(0, FRAMES)
-    for at_frame in tl.range(begin, end, FRAMES):
-        seen = at_frame + frame < end
-        key_at = keys + memory + (at_frame + frame)[:, None] * size + pair[None, :]
-        key_lower = tl.load(key_at, mask=seen[:, None], other=0.0)
-        key_upper = tl.load(key_at + half, mask=seen[:, None], other=0.0)
-        value_at = values + memory + (at_frame + frame)[:, None] * size + place[None, :]
-        value = tl.load(value_at, mask=seen[:, None], other=0.0)
-        scores = tl.dot(lower, tl.trans(key_lower), input_precision="ieee")
-        scores = tl.dot(upper, tl.trans(key_upper), scores, input_precision="ieee") * scale  # [QUERIES, FRAMES]
+    if OWN:  # the new frame is heard by the first stretch, before it lies in the memory
+        key_lower, key_upper = _turned(tl.sum(key_lower_parts, 0), tl.sum(key_upper_parts, 0), cosine, sine)
+        key_lower, key_upper = key_lower.to(dtype), key_upper.to(dtype)
+        value = tl.sum(value_parts, 0).to(dtype)
+        new_frame = memory + length * size
+        mine = stretch == 0
+        tl.store(keys + new_frame + pair, key_lower, mask=mine)
+        tl.store(keys + new_frame + half + pair, key_upper, mask=mine)
+        tl.store(values + new_frame + place, value, mask=mine)
+        products = lower.to(tl.float32) * key_lower.to(tl.float32)[None, :]
+        products += upper.to(tl.float32) * key_upper.to(tl.float32)[None, :]
+        score = tl.sum(products, 1) * scale  # [GROUP]
         if CAPPED:
-            scores = (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0) * softcap  # tanh
-        scores = tl.where(seen[None, :], scores, float("-inf"))
-        higher = tl.maximum(peak, tl.max(scores, 1))
-        kept = tl.exp(peak - higher)
-        weights = tl.exp(scores - higher[:, None])
-        mass = mass * kept + tl.sum(weights, 1)
-        heard = heard * kept[:, None]
-        heard = tl.dot(weights.to(dtype), value, heard, input_precision="ieee")
-        peak = higher
+            score = (2.0 * tl.sigmoid(2.0 * score / softcap) - 1.0) * softcap
+        score = tl.reshape(tl.broadcast_to(score[None, :], (QUERIES // GROUP, GROUP)), (QUERIES,))
+        peak = tl.where(mine, score, peak)
+        mass += tl.where(mine, 1.0, 0.0)
+        heard += tl.where(mine, value.to(tl.float32), 0.0)[None, :]
+    lower = _repeated(lower, QUERIES // GROUP, QUERIES)
+    upper = _repeated(upper, QUERIES // GROUP, QUERIES)
 
+    peak, mass, heard = _heard(
+        lower, upper, first_keys, first_upper_keys, first_values, seen, peak, mass, heard, scale, softcap, CAPPED
+    )
+    for step in tl.range(begin + FRAMES, end, FRAMES, num_stages=STAGES):
+        seen = step + frame < end
+        of_frames = keys + memory + (step + frame)[:, None] * size + pair[None, :]
+        lower_keys = tl.load(of_frames, mask=seen[:, None], other=0.0)
+        upper_keys = tl.load(of_frames + half, mask=seen[:, None], other=0.0)
+        of_frames = values + memory + (step + frame)[:, None] * size + place[None, :]
+        their_values = tl.load(of_frames, mask=seen[:, None], other=0.0)
+        peak, mass, heard = _heard(
+            lower, upper, lower_keys, upper_keys, their_values, seen, peak, mass, heard, scale, softcap, CAPPED
+        )
+
+    one = query < group
     head_at = row * kv_heads * group + head * group + query
     out_at = head_at[:, None] * size + place[None, :]
     if stretches == 1:
@@ -436,6 +503,7 @@ def logits_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    HELD: tl.constexpr,
     STAGES: tl.constexpr,
     ITEM: tl.constexpr,
     DEPENDENT: tl.constexpr,
@@ -447,17 +515,18 @@ def logits_kernel(
     inside = tl.minimum(columns, vocab_size - 1)  # beyond the last column the last is read again
     row = tl.arange(0, ROWS)
     inner = tl.arange(0, DEPTH)
+    weight_at = weight + inside[:, None] * depth + inner[None, :]
+    x_at = x + row[:, None] * depth + inner[None, :]
+    some_rows = row[:, None] < rows
     if DEPENDENT:
         gdc_launch_dependents()
         if ahead > 0:
             _prefetch_rows(weight, inside, depth, 0, ahead, COLUMNS, ITEM)
         gdc_wait()
     sums = tl.zeros((COLUMNS, ROWS), tl.float32)
-    weight_at = weight + inside[:, None] * depth + inner[None, :]
-    x_at = x + row[:, None] * depth + inner[None, :]
     for step in tl.range(0, depth, DEPTH, num_stages=STAGES):
         w = tl.load(weight_at + step, eviction_policy="evict_first")
-        some = tl.load(x_at + step, mask=row[:, None] < rows, other=0.0)
+        some = tl.load(x_at + step, mask=some_rows, other=0.0)
         sums = tl.dot(w, tl.trans(some), sums, input_precision="ieee")
     sums += tl.load(bias + inside).to(tl.float32)[:, None]
     too_early = tl.load(steps + first + row, mask=row < rows, other=0) < earliest_end
@@ -470,14 +539,18 @@ def logits_kernel(
 
 @triton.jit
 def _kth_largest(ordered, k: tl.constexpr):
-    """Return the k-th largest of uint32 numbers, bit by bit; 0 if there are fewer that aren't 0."""
+    """Return the k-th largest of at most 2²⁰ uint32 numbers, two bits at a time; 0 if there are fewer that aren't 0."""
     found = tl.full((), 0, tl.uint32)
-    bit = tl.full((), 0x80000000, tl.uint32)
-    for _ in range(32):
-        tried = found | bit
-        enough = tl.sum((ordered >= tried).to(tl.int32), 0) >= k
-        found = tl.where(enough, tried, found)
-        bit = bit >> 1
+    unit = tl.full((), 0x40000000, tl.uint32)
+    for _ in range(16):
+        # How many reach each of the three larger values of the two bits: three counts in one number, one sum.
+        counts = (ordered >= found + unit).to(tl.int64)
+        counts += (ordered >= found + 2 * unit).to(tl.int64) << 21
+        counts += (ordered >= found + 3 * unit).to(tl.int64) << 42
+        reached = tl.sum(counts, 0)
+        bits = ((reached & 0x1FFFFF) >= k).to(tl.uint32) + (((reached >> 21) & 0x1FFFFF) >= k).to(tl.uint32)
+        found += (bits + ((reached >> 42) >= k).to(tl.uint32)) * unit
+        unit = unit >> 2
     return found
 
 
