@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.toy import toy_config
-from voice_core.decoding import fused
+from voice_core.decoding import fused, trial
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.engine import Engine
 from voice_core.decoding.fused import FusedStep, Tuning
@@ -35,7 +35,7 @@ FEW_PROGRAMS = Tuning(programs=4, ahead=64)
 
 def small_network(seed: int = 0, dtype: torch.dtype = torch.float32, **stack: Any) -> Network:
     """A network whose shape the kernels take; float32, so that what differs is a mistake and not rounding."""
-    raw = toy_config()
+    raw = toy_config(extra_cutoff=0.0)
     for side in ("encoder", "decoder"):
         raw["t5_config_dict"][side] |= {
             "hidden_size": 64,
@@ -212,6 +212,30 @@ def test_networks_of_other_shapes_are_left_to_torch() -> None:
     assert not FusedStep.supports(small_network(attention_bias=True), decoder_of(small_network()).slots)
     wide = BatchDecoder(small_network(), max_rows=129, max_frames=60, max_tokens=10)
     assert not FusedStep.supports(wide.network, wide.slots)
+
+
+def test_kernels_are_trusted_if_they_compute_what_torch_computes(caplog: pytest.LogCaptureFixture) -> None:
+    decoder = fused_decoder(small_network())
+    ours, slots, state = decoder._fused, decoder.slots, decoder._state
+    assert ours is not None
+    assert trial.works(ours, slots, state, decoder._think_by_torch)
+    assert not any(column.any() for column in (slots.keys, slots.values, *slots.text, state.filled, state.last_code))
+    others = FusedStep(small_network(seed=1), slots, state, FEW_PROGRAMS)
+    assert not trial.works(others, slots, state, decoder._think_by_torch)
+    assert "hidden states are" in caplog.text
+
+
+def test_kernels_that_fail_are_left_alone(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = fused_decoder(small_network())
+    ours = decoder._fused
+    assert ours is not None
+
+    def out_of_resources(_: Shape) -> None:
+        raise RuntimeError("out of resource: shared memory")
+
+    monkeypatch.setattr(ours, "think", out_of_resources)
+    assert not trial.works(ours, decoder.slots, decoder._state, decoder._think_by_torch)
+    assert "out of resource: shared memory" in caplog.text
 
 
 @pytest.mark.gpu

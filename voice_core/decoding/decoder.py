@@ -22,6 +22,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from voice_core.decoding import trial
 from voice_core.decoding.fused import fused_step
 from voice_core.decoding.graphs import Computation, Recorder, Recordings, Shape, shapes_up_to
 from voice_core.decoding.noise import uniform
@@ -120,7 +121,9 @@ class BatchDecoder:
         self._live: list[_Live] = []  # slot by slot
         self._look_around()
         self._state = RowState(max_rows, frames, self.config, network.device, network.dtype)
-        self._fused = fused_step(network, self.slots, self._state)
+        fused = fused_step(network, self.slots, self._state)
+        works = fused is not None and trial.works(fused, self.slots, self._state, self._think_by_torch)
+        self._fused = fused if works else None
         self._recordings = Recordings()
         self._recorded_shapes: list[Shape] = []
         self._recorded_demands: list[Demand] = []
@@ -258,9 +261,12 @@ class BatchDecoder:
 
     def _think(self, shape: Shape) -> None:
         """Take the last codes in; the hidden states that the next ones are drawn from go to the rows' state."""
-        if self._fused is not None:
+        if self._fused is None:
+            self._think_by_torch(shape)
+        else:
             self._fused.think(shape)
-            return
+
+    def _think_by_torch(self, shape: Shape) -> None:
         rows, state = slice(0, shape.rows), self._state
         place = state.filled[rows]  # [B]
         hidden = whole(
@@ -334,7 +340,7 @@ class BatchDecoder:
     def _logits(self, rows: slice) -> Tensor:
         """Return what the rows' hidden states say next, [B, V]; the end code's is put down while it is too early."""
         state, end_code = self._state, self.config.end_code
-        logits = self.network.head(state.hidden[rows]).float()  # sums need float32, also in bf16 models
+        logits: Tensor = self.network.head(state.hidden[rows]).float()  # sums need float32, also in bf16 models
         too_early = state.steps[rows] < self.config.earliest_end_frame
         logits[:, end_code] = logits[:, end_code].masked_fill(too_early, TOO_EARLY_LOGIT)
         return logits

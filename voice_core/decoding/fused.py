@@ -64,6 +64,8 @@ class FusedStep:
         self._kernels: ModuleType = kernels
         self._tuning = tuning or Tuning()
         self._network, self._slots, self._state = network, slots, state
+        self._layers = [layer for layer in network.decoder.layers if isinstance(layer, DecoderLayer)]
+        self._before_head, self._head = (linear for linear in network.head if isinstance(linear, nn.Linear))
         config = self._config = network.config
         stack = self._stack = config.decoder
         device = network.device
@@ -124,10 +126,8 @@ class FusedStep:
     def think(self, shape: Shape) -> None:
         """Take the last codes in; the hidden states that the next ones are drawn from go to the rows' state."""
         rows, stack, state = shape.rows, self._stack, self._state
-        layers = list(self._network.decoder.layers)
-        self._embed(rows, layers[0])
-        for number, layer in enumerate(layers):
-            assert isinstance(layer, DecoderLayer)
+        self._embed(rows, self._layers[0])
+        for number, layer in enumerate(self._layers):
             window = stack.windows[number] or 0
             parts = self._linear(self._normed, layer.attention.qkv.weight, rows)
             memory = self._slots.keys[number], self._slots.values[number]
@@ -141,15 +141,15 @@ class FusedStep:
             self._add_norm(rows, parts, layer.after_cross.gain, layer.before_mlp.gain)
             self._gate_up(rows, layer.mlp.gate_up.weight)
             parts = self._linear(self._gated, layer.mlp.down.weight, rows)
-            if number + 1 < len(layers):
-                self._add_norm(rows, parts, layer.after_mlp.gain, layers[number + 1].before_attention.gain)
+            if number + 1 < len(self._layers):
+                self._add_norm(rows, parts, layer.after_mlp.gain, self._layers[number + 1].before_attention.gain)
             else:
                 self._add_norm(rows, parts, layer.after_mlp.gain, self._network.decoder.norm.gain, last=True)
 
     def logits(self, rows: slice) -> Tensor:
-        """Return float32 logits [B, V] of what the rows' hidden states say next, the end code's put down where early."""
+        """Return what the rows' hidden states say next, [B, V] float32; too early ends are put down."""
         count = rows.stop - rows.start
-        first, last, state = self._network.head[0], self._network.head[2], self._state
+        first, last, state = self._before_head, self._head, self._state
         parts = self._linear(state.hidden[rows], first.weight, count)
         self._launch(
             self._kernels.gelu_kernel,
@@ -224,8 +224,7 @@ class FusedStep:
             num_warps=self._tuning.draw_warps,
         )
 
-    def _embed(self, rows: int, layer: nn.Module) -> None:
-        assert isinstance(layer, DecoderLayer)
+    def _embed(self, rows: int, layer: DecoderLayer) -> None:
         stack, state = self._stack, self._state
         self._launch(
             self._kernels.embed_kernel,

@@ -93,8 +93,12 @@ class RowState:
             self.reason[slot] = CANCELLED
             self.length[slot] = self.steps[slot]
 
+    @property
+    def columns(self) -> list[Tensor]:
+        """All there is of the slots."""
+        return [*(value for value in vars(self).values() if isinstance(value, Tensor)), *self.options]
+
     def move(self, source: int, target: int) -> None:
         """Copy all entries of one slot over another's."""
-        columns = [value for value in vars(self).values() if isinstance(value, Tensor)]
-        for column in (*columns, *self.options):
+        for column in self.columns:
             column[target] = column[source]

@@ -1,0 +1,81 @@
+"""Whether a fused step can be trusted here: before it speaks, it computes a step that torch computes too.
+
+Kernels are compiled for the GPU and by the Triton that are there; neither needs to be one that anybody has tried. What
+can't be compiled, started or believed is left to torch, and the log says so: speech is slower then, but right.
+
+Letters: B rows, V ids of the speaker.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from voice_core.decoding.fused import FusedStep
+from voice_core.decoding.graphs import Shape
+from voice_core.decoding.noise import uniform
+from voice_core.decoding.sampling import Demand, draw
+from voice_core.decoding.slots import Slots
+from voice_core.decoding.state import RowState
+
+logger = logging.getLogger(__name__)
+
+ROWS = 4  # with memories of different lengths
+MOST_APART = 0.05  # of hidden states, in norms; the full model's 26 layers in bfloat16 were 0.018 apart on an H200
+
+
+@torch.inference_mode()
+def works(fused: FusedStep, slots: Slots, state: RowState, think_by_torch: Callable[[Shape], None]) -> bool:
+    """Tell if the fused step thinks and draws as torch does; slots and state must be empty, and are so afterwards."""
+    try:
+        with _company(slots, state) as shape:
+            faults = list(_faults(fused, state, think_by_torch, shape))
+    except Exception as error:  # of a compiler, a driver, a limit of the GPU: whichever it is, torch goes on
+        faults = [repr(error)]
+    for fault in faults:
+        logger.warning("Decode steps are computed by torch, which takes longer, because the kernels failed: %s", fault)
+    return not faults
+
+
+def _faults(fused: FusedStep, state: RowState, think_by_torch: Callable[[Shape], None], shape: Shape) -> Iterator[str]:
+    """Compare both computations of a step."""
+    rows = slice(0, shape.rows)
+    think_by_torch(shape)
+    expected = state.hidden[rows].float().clone()
+    fused.think(shape)
+    apart = float((state.hidden[rows].float() - expected).norm() / expected.norm())
+    if not apart < MOST_APART:
+        yield f"hidden states are {apart:.3f} of their norm apart"
+    logits = fused.logits(rows)  # [B, V]
+    for demand in fused.demands:
+        everything = Demand(logits.shape[1], min_p=False, search_ties=False)
+        drawn = draw(logits, state.options.rows(rows), uniform(state.keys[rows], state.steps[rows]), everything)
+        fused.draw(rows, demand)
+        if not torch.equal(drawn.ids, state.last_code[rows]):
+            yield f"of {demand.candidates} candidates others are drawn"
+
+
+@contextmanager
+def _company(slots: Slots, state: RowState) -> Iterator[Shape]:
+    """Put rows into the first slots that are in the middle of their speech, and take them out again."""
+    rows = min(ROWS, slots.slots)
+    generator = torch.Generator(state.hidden.device).manual_seed(0)
+    before = [(column, column.clone()) for column in state.columns]
+    try:
+        for memory in (slots.keys, slots.values, *slots.text):
+            memory[:, :rows].normal_(generator=generator)
+        place = torch.arange(rows, device=state.filled.device)
+        state.filled[:rows] = (slots.frames - 1) // (place + 1)
+        state.total_frames[:rows] = slots.frames
+        state.text_tokens[:rows] = slots.tokens // (place + 1)
+        state.last_code[:rows] = place
+        state.keys[:rows] = place
+        yield Shape(rows, slots.frames, slots.tokens)
+    finally:
+        for column, content in before:
+            column.copy_(content)
+        for slot in range(rows):
+            slots.clear(slot)
