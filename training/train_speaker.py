@@ -78,9 +78,9 @@ def main() -> None:
     # Seeded by the step, so that a resumed run meets other batches than it met before.
     seed = arguments.seed + run.step
     stream = Stream(corpus[HELD_OUT:], as_lessons, config, seed=seed, frames=arguments.batch_frames)
-    lessons = stream.on(device, arguments.workers)
+    batches = stream.on(device, arguments.workers)
     for step in run.steps():
-        batch, totals = next(lessons)
+        batch, totals = next(batches)
         guidance = max(0.0, 1 - step / GUIDED_STEPS)
         speaking, reading, accuracy = losses(speaker, batch, totals, guidance)
         figures = {"speaking": speaking, "reading": reading, "accuracy": accuracy}
