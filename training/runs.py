@@ -15,7 +15,7 @@ WARMUP_STEPS = 100
 DECAYING_SHARE = 0.2  # of all steps; before them the rate stays up, so that a run can be made longer at any time
 CLIP_NORM = 1.0
 LOG_EVERY_STEPS = 50
-SAVE_EVERY_STEPS = 250
+SAVE_EVERY_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,16 @@ class Run:
         self._optimiser = torch.optim.AdamW(
             _decay_matrices_only(modules, weight_decay), lr=schedule.highest_rate, betas=betas, fused=True
         )
-        self._averages: dict[str, float] = {}
+        self._averages: dict[str, Tensor] = {}  # of one number each
         self._cpu_seconds_before = 0.0
+        self._saved_at = time.monotonic()
         self.step = 0
         if state_file.exists():
             self._load()
 
     @property
     def cpu_minutes(self) -> float:
-        """Core-minutes of all the processes that this run took."""
+        """Core-minutes of all the processes that this run took; those that only make its batches aren't counted."""
         return (self._cpu_seconds_before + time.process_time()) / 60
 
     def steps(self) -> Iterator[int]:
@@ -73,44 +74,50 @@ class Run:
             self.step += 1
             if self.step % LOG_EVERY_STEPS == 0:
                 self._log()
-            if self.step % SAVE_EVERY_STEPS == 0:
+            if time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS:
                 self.save()
         self.save()
 
-    def learn(self, loss: Tensor, **shown: float) -> None:
-        """Take one step down the loss; `shown` are figures for the log, averaged over the last steps."""
+    def learn(self, loss: Tensor, **shown: Tensor) -> None:
+        """Take one step down the loss; `shown` are figures for the log, averaged over the last steps.
+
+        No figure is read before it is printed: a GPU needn't be waited for.
+        """
         for group in self._optimiser.param_groups:
             group["lr"] = self._schedule.rate(self.step)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._modules.parameters(), CLIP_NORM)
         self._optimiser.step()
-        for name, value in {"loss": loss.item(), **shown}.items():
-            self._averages[name] = 0.98 * self._averages.get(name, value) + 0.02 * value
+        for name, value in {"loss": loss, **shown}.items():
+            self._averages[name] = self._averages.get(name, value.detach()).lerp(value.detach(), 0.02)
 
     def save(self) -> None:
         """Write the state; the file is replaced as a whole, so that a stop in mid-write loses nothing."""
         state = {
             "modules": self._modules.state_dict(),
             "optimiser": self._optimiser.state_dict(),
-            "averages": self._averages,
+            "averages": {name: value.item() for name, value in self._averages.items()},
             "step": self.step,
             "cpu_seconds": self.cpu_minutes * 60,
         }
         unfinished = self._state_file.with_suffix(".part")
         torch.save(state, unfinished)
         unfinished.replace(self._state_file)
+        self._saved_at = time.monotonic()
 
     def _load(self) -> None:
         state = torch.load(self._state_file, weights_only=True)
         self._modules.load_state_dict(state["modules"])
         self._optimiser.load_state_dict(state["optimiser"])
-        self._averages, self.step = state["averages"], state["step"]
+        device = next(self._modules.parameters()).device
+        self._averages = {name: torch.tensor(value, device=device) for name, value in state["averages"].items()}
+        self.step = state["step"]
         self._cpu_seconds_before = state["cpu_seconds"]
         print(f"resumed at step {self.step}", flush=True)
 
     def _log(self) -> None:
-        figures = " ".join(f"{name} {value:.3f}" for name, value in self._averages.items())
+        figures = " ".join(f"{name} {value.item():.3f}" for name, value in self._averages.items())
         print(
             f"step {self.step}/{self._schedule.steps} {figures} core-minutes {self.cpu_minutes:.1f}",
             flush=True,

@@ -15,7 +15,7 @@ codes alone teach spelling slowly, because a wrong sound costs little where most
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrize import register_parametrization
 
 from training.corpus import Utterance
@@ -35,7 +36,7 @@ from voice_core.model.tokenizer import TextTokenizer
 
 IGNORED = -100  # targets that aren't there; PyTorch's own default
 
-FRAMES_PER_BATCH = 1200  # padding included
+FRAMES_PER_BATCH = 1200  # padding included; a GPU isn't busy with so few
 BATCHES_PER_POOL = 24  # so many batches are sorted by length together: little padding, still mixed
 TARGET_JITTER = 0.02  # of the target length: the product asks for an estimate, not for what the teacher took
 PROMPTED = (0.3, 1.0)  # of the lessons in each voice: only the first one speaks unprompted
@@ -134,9 +135,15 @@ class Batch(NamedTuple):
     places: Tensor  # [B, S] the text token at which a decoder input belongs if the pace were even
     phonemes: Tensor  # all rows' phonemes, one after the other
     phoneme_counts: Tensor  # [B]
+    phoneme_slots: Tensor  # [B] how many the head could read
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(column.to(device) for column in self))
+        """Return the batch on a device, but for `ON_THE_CPU`."""
+        columns = self._asdict().items()
+        return Batch(**{name: column if name in ON_THE_CPU else column.to(device) for name, column in columns})
+
+
+ON_THE_CPU = ("phoneme_counts", "phoneme_slots")  # of a batch: CTC's lengths; from a GPU it would fetch them
 
 
 class VoicedRows(nn.Module):
@@ -224,19 +231,26 @@ def phonemes_of(corpus: Sequence[Utterance]) -> list[str]:
     return sorted(set().union(*(each.phonemes for each in corpus)))
 
 
-def batches(lessons: Sequence[Lesson], config: ModelConfig, generator: torch.Generator) -> Iterator[Batch]:
-    """Yield batches for ever: shuffled, sorted by length within pools, the batches of a pool shuffled again."""
+def batches(
+    lessons: Sequence[Lesson], config: ModelConfig, generator: torch.Generator, frames: int = FRAMES_PER_BATCH
+) -> Iterator[Batch]:
+    """Yield batches for ever: shuffled, sorted by length within pools, the batches of a pool shuffled again.
+
+    None has more than so many frames, unless a single lesson has.
+    """
     speech = _prompts_of_voices(lessons)
     while True:
         order = torch.randperm(len(lessons), generator=generator).tolist()
         pool: list[Lesson] = []
+        frames_in_pool = 0
         for number in order:
             prompted = _perhaps_prompted(lessons[number], speech, config, generator)
             pool.append(_perhaps_delayed(prompted, generator))
-            if sum(lesson.inputs for lesson in pool) >= BATCHES_PER_POOL * FRAMES_PER_BATCH:
-                yield from _pool_batches(pool, config, generator)
-                pool = []
-        yield from _pool_batches(pool, config, generator)
+            frames_in_pool += pool[-1].inputs
+            if frames_in_pool >= BATCHES_PER_POOL * frames:
+                yield from _pool_batches(pool, config, generator, frames)
+                pool, frames_in_pool = [], 0
+        yield from _pool_batches(pool, config, generator, frames)
 
 
 def _prompts_of_voices(lessons: Sequence[Lesson]) -> list[list[Lesson]]:
@@ -294,10 +308,10 @@ def _between(first: int, last: int, generator: torch.Generator) -> int:
     return int(torch.randint(first, last + 1, (), generator=generator))
 
 
-def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Generator) -> Iterator[Batch]:
+def _pool_batches(pool: list[Lesson], config: ModelConfig, generator: torch.Generator, frames: int) -> Iterator[Batch]:
     groups: list[list[Lesson]] = [[]]
     for lesson in sorted(pool, key=lambda each: each.inputs):
-        if groups[-1] and (len(groups[-1]) + 1) * lesson.inputs > FRAMES_PER_BATCH:
+        if groups[-1] and (len(groups[-1]) + 1) * lesson.inputs > frames:
             groups.append([])
         groups[-1].append(lesson)
     for number in torch.randperm(len(groups), generator=generator).tolist():
@@ -329,7 +343,8 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
     counts = torch.tensor([len(lesson.phoneme_ids) for lesson in lessons])
     prompts = torch.tensor([lesson.prompt_inputs for lesson in lessons])
     voices = torch.tensor([lesson.voice for lesson in lessons])
-    return Batch(text_ids, text_lengths, inputs, targets, lengths, prompts, voices, places, phonemes, counts)
+    slots = text_lengths * PHONEME_SLOTS
+    return Batch(text_ids, text_lengths, inputs, targets, lengths, prompts, voices, places, phonemes, counts, slots)
 
 
 def _even_places(lesson: Lesson) -> Tensor:
@@ -363,34 +378,35 @@ def disturbed(batch: Batch, config: ModelConfig, generator: torch.Generator) -> 
     return batch._replace(inputs=inputs), totals
 
 
-def losses(speaker: Speaker, batch: Batch, total_frames: Tensor, guidance: float = 0.0) -> tuple[Tensor, Tensor, float]:
+def losses(
+    speaker: Speaker, batch: Batch, total_frames: Tensor, guidance: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss of the codes, the loss of the phonemes and the share of codes that were the likeliest ones."""
     with fast_arithmetic(batch.inputs.device):
         logits, read = speaker(batch, total_frames, guidance)
-    spoken = batch.targets != IGNORED
-    logits, targets = logits[spoken].float(), batch.targets[spoken]
+    logits, targets = logits.float().flatten(0, 1), batch.targets.flatten()
     reading = F.ctc_loss(
-        read.transpose(0, 1),
-        batch.phonemes,
-        batch.text_lengths * PHONEME_SLOTS,
-        batch.phoneme_counts,
-        zero_infinity=True,
+        read.transpose(0, 1), batch.phonemes, batch.phoneme_slots, batch.phoneme_counts, zero_infinity=True
     )
-    return F.cross_entropy(logits, targets), reading, (logits.argmax(-1) == targets).float().mean().item()
+    # What is ignored is no code, and so never the likeliest one. Picking it out first would make a GPU wait.
+    accuracy = (logits.argmax(-1) == targets).sum() / (targets != IGNORED).sum()
+    return F.cross_entropy(logits, targets, ignore_index=IGNORED), reading, accuracy
 
 
 @contextmanager
 def fast_arithmetic(device: torch.device) -> Iterator[None]:
     """bfloat16 products, which take half the time of float32 ones on a CPU that has them and on a GPU.
 
-    On a CPU attention stays in float32, whose fused kernel is faster there than bfloat16 in any form.
+    On a CPU attention stays in float32, whose fused kernel is faster there than bfloat16 in any form. On a GPU cuDNN's
+    may be PyTorch's choice, but it is prepared anew for every shape, and hardly two batches have the same.
     """
-    with torch.autocast(device.type, torch.bfloat16):
-        if device.type == "cpu":
-            with patch.object(network, "attend", _attend_in_float32):
-                yield
-        else:
-            yield
+    special: AbstractContextManager[object] = (
+        patch.object(network, "attend", _attend_in_float32)
+        if device.type == "cpu"
+        else sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    )
+    with torch.autocast(device.type, torch.bfloat16), special:
+        yield
 
 
 def _attend_in_float32(

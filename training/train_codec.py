@@ -76,7 +76,7 @@ def main() -> None:
         sounds = crops(learned, generator)  # [B, N]
         codes = codebook(sounds).to(device)  # [B, F]
         made, true = decoder(indices[codes]), sounds.to(device)
-        run.learn(loss_of(made, true), mel=loss_of.mel_distance(made.detach(), true).item())
+        run.learn(loss_of(made, true), mel=loss_of.mel_distance(made.detach(), true))
     save_codec(decoder.cpu(), arguments.out)
     sounds = crops(held_out, generator)
     with torch.no_grad():

@@ -14,6 +14,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,17 +25,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone ru
 from training.corpus import Utterance, read_corpus
 from training.runs import Run, Schedule, begin, command_line
 from training.speaker import (
+    FRAMES_PER_BATCH,
     GUIDED_STEPS,
     READING_WEIGHT,
     Lesson,
     Speaker,
-    batches,
     collate,
-    disturbed,
     lessons_of,
     losses,
     phonemes_of,
 )
+from training.stream import Stream
 from training.voice_files import QUICK_SIZE, VoiceSize, write_voice_files
 from voice_core.model.checkpoint import save_network
 from voice_core.model.config import ModelConfig, read_config
@@ -62,8 +63,10 @@ def main() -> None:
 
     corpus = read_corpus(arguments.data)
     phonemes = known_phonemes(arguments.out / "phonemes.json", corpus)
-    lessons = lessons_of(corpus, load_tokenizer(arguments.out, config), phonemes)
-    speaker = Speaker(new_network(config), phonemes).to(arguments.device)
+    as_lessons = partial(lessons_of, tokenizer=load_tokenizer(arguments.out, config), phonemes=phonemes)
+    held_out = as_lessons(corpus[:HELD_OUT])
+    device = torch.device(arguments.device)
+    speaker = Speaker(new_network(config), phonemes).to(device)
     steps = QUICK_STEPS if arguments.quick else arguments.steps
     run = Run(
         speaker,
@@ -72,21 +75,30 @@ def main() -> None:
         weight_decay=WEIGHT_DECAY,
         betas=BETAS,
     )
-    held_out, learned = lessons[:HELD_OUT], lessons[HELD_OUT:]
     # Seeded by the step, so that a resumed run meets other batches than it met before.
-    generator = torch.Generator().manual_seed(arguments.seed + run.step)
-    stream = batches(learned, config, generator)
-    device = torch.device(arguments.device)
+    seed = arguments.seed + run.step
+    stream = Stream(corpus[HELD_OUT:], as_lessons, config, seed=seed, frames=arguments.batch_frames)
+    batches = stream.on(device, arguments.workers)
     for step in run.steps():
-        batch, totals = disturbed(next(stream), config, generator)
+        batch, totals = next(batches)
         guidance = max(0.0, 1 - step / GUIDED_STEPS)
-        speaking, reading, accuracy = losses(speaker, batch.to(device), totals.to(device), guidance)
-        figures = {"speaking": speaking.item(), "reading": reading.item(), "accuracy": accuracy}
+        speaking, reading, accuracy = losses(speaker, batch, totals, guidance)
+        figures = {"speaking": speaking, "reading": reading, "accuracy": accuracy}
         run.learn(speaking + READING_WEIGHT * reading, **figures)
         if (step + 1) % VALIDATE_EVERY_STEPS == 0:
             validate(speaker, [held_out[i : i + HELD_OUT_BATCH] for i in range(0, HELD_OUT, HELD_OUT_BATCH)], device)
             save_network(speaker.plain_network(), arguments.out, torch.float16)
+        if step + 1 in arguments.keep:
+            keep(speaker, arguments.out, step + 1)
     save_network(speaker.plain_network(), arguments.out, torch.float16)
+
+
+def keep(speaker: Speaker, voice: Path, step: int) -> None:
+    """Write the present voice beside the last one's files, to be exported by itself or in a mean."""
+    kept = voice / f"step-{step}"
+    kept_already = shutil.ignore_patterns("step-*", "*.state", "*.part")
+    shutil.copytree(voice, kept, ignore=kept_already, dirs_exist_ok=True)
+    save_network(speaker.plain_network(), kept, torch.float16)
 
 
 def known_phonemes(file: Path, corpus: Sequence[Utterance]) -> list[str]:
@@ -118,7 +130,7 @@ def validate(speaker: Speaker, groups: Sequence[Sequence[Lesson]], device: torch
     for group in groups:
         batch = collate(group, config).to(device)
         speaking, reading, accuracy = losses(speaker, batch, batch.lengths.float())
-        results.append((speaking.item(), reading.item(), accuracy))
+        results.append((speaking.item(), reading.item(), accuracy.item()))
     speaking, reading, accuracy = torch.tensor(results).mean(0).tolist()
     print(f"held out: speaking {speaking:.3f} reading {reading:.3f} accuracy {accuracy:.3f}", flush=True)
 
@@ -131,6 +143,11 @@ def _arguments() -> Namespace:
     parser.add_argument("--rate", type=float, default=HIGHEST_RATE, help="the highest learning rate")
     parser.add_argument(
         "--decay-steps", type=int, help="so many last steps at a falling rate; a fifth of all if not said"
+    )
+    parser.add_argument("--batch-frames", type=int, default=FRAMES_PER_BATCH, help="at most; a GPU takes many more")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make the batches, besides this one")
+    parser.add_argument(
+        "--keep", type=int, nargs="+", default=(), metavar="STEP", help="steps whose voice is kept, in OUT/step-STEP"
     )
     return parser.parse_args()
 

@@ -35,9 +35,9 @@ def test_the_commands_make_a_voice_from_nothing(tmp_path: Path, capsys: pytest.C
     command(train_codec, "--data", sound, "--out", codec, "--quick")
     command(make_data, "--hours", "0.25", "--out", codes, "--codec", codec, "--seed", "1")
     speaker = ("--data", codes, "--codec", codec, "--out", voice, "--quick")
-    command(train_speaker, *speaker)
+    command(train_speaker, *speaker, "--keep", "10", "--batch-frames", "2000")
     command(train_recogniser, "--data", sound, "--codec", codec, "--out", tmp_path / "judge", "--quick")
-    command(export, "--voice", voice, "--out", package)
+    command(export, "--voice", voice / "step-10", voice, "--out", package)
     printed = capsys.readouterr().out
     assert "held out: log-mel distance" in printed
     assert "held out: PER" in printed

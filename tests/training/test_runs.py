@@ -48,3 +48,17 @@ def test_a_stopped_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     assert resumed.step == 5
     assert torch.equal(later.weight, module.weight)
     assert list(resumed.steps()) == [5, 6, 7]
+
+
+def test_the_log_tells_running_means_and_a_stop_doesnt_lose_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, module = tmp_path / "run.state", nn.Linear(1, 1)
+    run = run_of(module, file, steps=50)
+    for step in run.steps():
+        run.learn(module.weight.square().sum() * 0 + 2, met=torch.tensor(1.0 if step == 0 else 0.0))
+    assert f"loss 2.000 met {0.98**49:.3f}" in capsys.readouterr().out
+    resumed = run_of(module, file, steps=100)
+    for _ in resumed.steps():
+        resumed.learn(module.weight.square().sum() * 0 + 2, met=torch.tensor(0.0))
+    assert f"met {0.98**99:.3f}" in capsys.readouterr().out
