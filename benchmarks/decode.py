@@ -4,7 +4,8 @@ For every size and batch B: rows of equal length (step time, frames/s) and rows 
 (frames/s, and the share of the rows' draws that became speech; a batch that keeps every row until its longest one ends
 would reach only the share in the column "rectangle"). The floor is the time to read once what a step must read, the
 decoder's and head's weights and the filled keys and values, at the copy bandwidth measured in the same run. On a GPU
-steps are captured as CUDA graphs, as they are in the product, unless --graphs off.
+steps are captured as CUDA graphs, as they are in the product, unless --graphs off, and computed by the fused kernels
+where those can compute the model, half precision and so on.
 
 Needs torch, numpy and safetensors only, so it runs from a plain checkout on a GPU machine.
 """
@@ -40,6 +41,7 @@ CPU_SCALE, QUICK_SCALE = 0.2, 0.03  # shorten the mixed rows on slow devices, al
 COLUMNS = [
     "size",
     "graphs",
+    "kernels",
     "B",
     "prompt",
     "step ms",
@@ -77,8 +79,11 @@ def main() -> None:
                 graphs = "on" if decoder.recorded else "off"
                 step = step_measures(decoder, prompt_frames, bandwidth, options.quick)
                 mixed = mixed_pass(decoder, scale)._asdict() if prompt_frames == 0 else {}
-                rows.append([size, graphs, batch, prompt_frames, *step.values(), *(mixed.values() or [""] * 3)])
-                summary["graphs"] = graphs
+                kernels = "fused" if decoder.fused else "torch"
+                rows.append(
+                    [size, graphs, kernels, batch, prompt_frames, *step.values(), *(mixed.values() or [""] * 3)]
+                )
+                summary["graphs"], summary["kernels"] = graphs, kernels
                 if prompt_frames == 0:
                     summary[size][str(batch)] = {key: round(value, 4) for key, value in (step | mixed).items()}
     name = f"decode_{device.type}" + ("" if options.size == ["toy", "mid"] else "_" + "_".join(options.size))
@@ -102,15 +107,19 @@ def step_measures(decoder: BatchDecoder, prompt_frames: int, bandwidth: float, q
 
 
 def step_seconds(decoder: BatchDecoder, prompt_frames: int, steps: int, steps_before: int) -> float:
-    """Return the median time of steps, after others, of rows of TARGET_FRAMES in all slots."""
+    """Return the median time of steps, after others, of rows of TARGET_FRAMES in all slots.
+
+    As in the product, the host waits for the device only where it looks which rows have ended.
+    """
     numbers = decoder.admit(rows_of([TARGET_FRAMES] * decoder.free_slots, prompt_frames))
     for _ in range(steps_before):
         decoder.step()
-    times = []
-    for _ in range(steps):
+    times, together = [], decoder.steps_between_looks
+    for _ in range(-(-steps // together)):
         start = _now(decoder.network)
-        decoder.step()
-        times.append(_now(decoder.network) - start)
+        for _ in range(together):
+            decoder.step()
+        times.append((_now(decoder.network) - start) / together)
     for number in numbers:
         decoder.cancel(number)
     return statistics.median(times)

@@ -26,7 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.decode import TARGET_FRAMES, TEXT_TOKENS, copy_bandwidth, floor_bytes, rows_of
-from benchmarks.reporting import table
+from benchmarks.reporting import report, table
 from benchmarks.sizes import SIZES, random_network
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.fused import FusedStep, Tuning
@@ -52,10 +52,14 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 )
 
 
+COLUMNS = ["B", "kernels", "think ms", "draw ms", "step ms", "floor ratio", "apart", "ready s"]
+
+
 class Case:
     """Rows in the middle of their speech, ready to be stepped by the kernels, or by torch where there is no tuning."""
 
     def __init__(self, network: Network, batch: int, tuning: Tuning | None) -> None:
+        start = time.perf_counter()
         self.decoder = decoder = BatchDecoder(network, max_rows=batch, max_frames=640, max_tokens=TEXT_TOKENS)
         state, rows, shape = decoder._state, slice(0, batch), Shape(batch, 256, TEXT_TOKENS)
         decoder._fused = FusedStep(network, decoder.slots, state, tuning) if tuning else None
@@ -73,6 +77,7 @@ class Case:
         self.think()
         self.hidden = state.hidden.float().clone()
         self.draw = recorder(partial(decoder._draw, rows, few))
+        self.ready_seconds = time.perf_counter() - start
 
     def rewind(self) -> None:
         self.decoder._state.filled.copy_(self.saved[0])
@@ -103,29 +108,29 @@ def main() -> None:
     if options.layers:
         SIZES[options.size] = replace(SIZES[options.size], layers=options.layers)
     network = random_network(options.size, device, torch.bfloat16)
-    rows = []
+    rows: list[list[Any]] = []
     for batch in options.batch:
         floor = floor_bytes(network, batch, FILLED_FRAMES) / bandwidth
-        by_torch = None if options.variant else Case(network, batch, None)
-        for variant in (
-            [None, *VARIANTS] if options.tune else [None, VARIANTS[0]] if by_torch else [VARIANTS[options.variant]]
-        ):
-            start = time.perf_counter()
-            case = by_torch if variant is None else Case(network, batch, replace(Tuning(), **variant))
-            assert case is not None
-            ready = time.perf_counter() - start
-            think, draw, both = case.seconds()
-            apart = (
-                float("nan") if by_torch is None else (case.hidden - by_torch.hidden).norm() / by_torch.hidden.norm()
-            )
-            rows.append(
-                [batch, json.dumps(variant), think * 1e3, draw * 1e3, both * 1e3, both / floor, float(apart), ready]
-            )
-            print(rows[-1], flush=True)
-            if not variant:
-                profile(case)
-    print(f"{torch.cuda.get_device_name()}, copies at {bandwidth / 1e9:.0f} GB/s")
-    print(table(["B", "tuning", "think ms", "draw ms", "step ms", "floor ratio", "apart", "ready s"], rows))
+        by_torch = Case(network, batch, None)
+        rows.append(measured(by_torch, batch, "torch", by_torch, floor))
+        for variant in VARIANTS if options.tune else [VARIANTS[options.variant]]:
+            case = Case(network, batch, replace(Tuning(), **variant))
+            rows.append(measured(case, batch, json.dumps(variant), by_torch, floor))
+    summary = {"size": options.size, "copy_gb_per_s": round(bandwidth / 1e9)}
+    summary["step_ms"] = {f"{row[0]} {row[1]}": round(row[4], 4) for row in rows}
+    keep = not (options.tune or options.variant or options.layers)
+    report(f"step_kernels_{options.size}", "A decode step's kernels", table(COLUMNS, rows), summary, keep=keep)
+
+
+def measured(case: Case, batch: int, kernels: str, by_torch: Case, floor_seconds: float) -> list[Any]:
+    """Return a row of the table, and print where the time goes of what the product does."""
+    think, draw, both = case.seconds()
+    apart = float((case.hidden - by_torch.hidden).norm() / by_torch.hidden.norm())
+    row = [batch, kernels, think * 1e3, draw * 1e3, both * 1e3, both / floor_seconds, apart, case.ready_seconds]
+    print(row, flush=True)
+    if kernels in ("torch", "{}"):
+        profile(case)
+    return row
 
 
 def profile(case: Case) -> None:

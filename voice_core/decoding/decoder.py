@@ -107,10 +107,10 @@ class BatchDecoder:
         if self._on_gpu:
             # cuDNN's attention compiles a plan for every new length, and nearly every admission has one.
             torch.backends.cuda.enable_cudnn_sdp(False)
-        self._steps_between_looks = GPU_STEPS_BETWEEN_LOOKS if self._on_gpu else 1
+        self.steps_between_looks = GPU_STEPS_BETWEEN_LOOKS if self._on_gpu else 1
         self.max_frames = max_frames
         # A row that ended goes on until somebody looks.
-        frames = max_frames + self._steps_between_looks
+        frames = max_frames + self.steps_between_looks
         if deterministic or self._on_gpu:
             frames, max_tokens = _rounded_up(frames), _rounded_up(max_tokens)
         self.slots = Slots(self.config.decoder, max_rows, frames, max_tokens, network.device, network.dtype)
@@ -156,6 +156,11 @@ class BatchDecoder:
     def recorded(self) -> bool:
         """Whether steps are played back."""
         return len(self._recordings) > 0
+
+    @property
+    def fused(self) -> bool:
+        """Whether steps are computed by a GPU's own kernels."""
+        return self._fused is not None
 
     @property
     def live_rows(self) -> int:
@@ -287,7 +292,7 @@ class BatchDecoder:
 
         On a GPU it looks only every few steps; a row that ended in between has said nothing more.
         """
-        if not self._live or self.steps % self._steps_between_looks:
+        if not self._live or self.steps % self.steps_between_looks:
             return []
         ended = self._state.ended[: len(self._live)].tolist()
         leaving = [slot for slot, end in enumerate(ended) if end]
