@@ -63,7 +63,11 @@ CMD ["python", "-m", "deployments", "--host", "0.0.0.0", "--port", "8000", "--me
      "--voices", "/data/voices"]
 
 FROM runtime AS cuda
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# Triton, which comes with torch, compiles the decoder's kernels at the first start, and a stub in C to start each of them.
+USER root
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+USER 1000:1000
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility TRITON_CACHE_DIR=/data/triton
 COPY --from=built-cuda /opt/venv /opt/venv
 
 # The last stage is what a build without --target gives.
