@@ -31,6 +31,7 @@ from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.sampling import Demand, draw
 from voice_core.decoding.slots import Slots, StepMemory
 from voice_core.decoding.state import REASONS, TOO_EARLY_LOGIT, RowState
+from voice_core.decoding.traced import traced_step
 from voice_core.errors import RequestError, SynthesisError
 from voice_core.model.network import Masks, Network, additive, step_positions, whole
 
@@ -93,12 +94,14 @@ class BatchDecoder:
         max_tokens: int,
         deterministic: bool = False,
         recorder: Recorder | None = None,
+        traced: bool = True,
     ) -> None:
         """Reserve memory for `max_rows` rows of `max_frames` decoder positions and `max_tokens` text tokens.
 
         With `deterministic` every step computes all slots and every text is read alone: a row's codes then are the
         same to the bit whatever else is in flight, at the price of a full house in every step. With a `recorder` the
-        steps are recorded here and played back from then on; nothing else may use the device meanwhile.
+        steps are recorded here and played back from then on; nothing else may use the device meanwhile. Else
+        they are `traced`, and run without Python, where that can be: on a CPU, in float32.
         """
         self.network = network
         self.config = network.config
@@ -119,11 +122,12 @@ class BatchDecoder:
         self._thought = False  # in a step whose draw failed: the rows' hidden states are those that it draws from
         self._numbers = count()
         self._live: list[_Live] = []  # slot by slot
-        self._look_around()
         self._state = RowState(max_rows, frames, self.config, network.device, network.dtype)
         fused = fused_step(network, self.slots, self._state)
         works = fused is not None and trial.works(fused, self.slots, self._state, self._think_by_torch)
         self._fused = fused if works else None
+        self._traced = traced_step(network, self.slots, self._state) if traced and recorder is None else None
+        self._look_around()
         self._recordings = Recordings()
         self._recorded_shapes: list[Shape] = []
         self._recorded_demands: list[Demand] = []
@@ -151,6 +155,8 @@ class BatchDecoder:
     def _look_around(self) -> None:
         """Note what changes when a row comes or goes."""
         self._crowd = _Crowd.of(self._live, self.config.code_vocab_size, search_ties=not self._on_gpu)
+        if self._traced is not None:
+            self._traced.look_around()
 
     @property
     def recorded(self) -> bool:
@@ -161,6 +167,11 @@ class BatchDecoder:
     def fused(self) -> bool:
         """Whether steps are computed by a GPU's own kernels."""
         return self._fused is not None
+
+    @property
+    def traced(self) -> bool:
+        """Whether steps run without Python."""
+        return self._traced is not None
 
     @property
     def live_rows(self) -> int:
@@ -266,10 +277,12 @@ class BatchDecoder:
 
     def _think(self, shape: Shape) -> None:
         """Take the last codes in; the hidden states that the next ones are drawn from go to the rows' state."""
-        if self._fused is None:
-            self._think_by_torch(shape)
-        else:
+        if self._fused is not None:
             self._fused.think(shape)
+        elif self._traced is not None:
+            self._traced.think(shape)
+        else:
+            self._think_by_torch(shape)
 
     def _think_by_torch(self, shape: Shape) -> None:
         rows, state = slice(0, shape.rows), self._state
@@ -334,6 +347,8 @@ class BatchDecoder:
 
     def _draw(self, rows: slice, demand: Demand) -> None:
         """Draw a code from the hidden state of each of the rows and note which of them end with it."""
+        if self._traced is not None and self._traced.draw(rows, demand):
+            return
         state = self._state
         logits = self._logits(rows) if self._fused is None else self._fused.logits(rows)
         if self._fused is not None and any(other.holds(demand) for other in self._fused.demands):

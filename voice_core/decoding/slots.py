@@ -29,13 +29,14 @@ class Slots:
         self, stack: StackConfig, slots: int, frames: int, tokens: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         def memory(length: int) -> Tensor:
-            shape = (stack.layers, slots, stack.kv_heads, length, stack.head_dim)
+            shape = (stack.layers, 2, slots, stack.kv_heads, length, stack.head_dim)
             # Zeros, because a masked value is weighted by 0, and 0 · NaN of untouched memory would be NaN.
             return torch.zeros(shape, device=device, dtype=dtype)
 
         self.slots, self.frames, self.tokens = slots, frames, tokens
-        self.keys, self.values = memory(frames), memory(frames)  # [L, R, K, F, D]
-        self.text = CrossMemory(memory(tokens), memory(tokens))  # [L, R, K, T, D]
+        self.of_frames = memory(frames)  # [L, 2, R, K, F, D] keys and values side by side, so that one write takes both
+        self.keys, self.values = self.of_frames.unbind(1)  # [L, R, K, F, D]
+        self.text = CrossMemory(*memory(tokens).unbind(1))  # [L, R, K, T, D]
 
     @property
     def nbytes(self) -> int:
