@@ -45,9 +45,11 @@ class Slots:
 
     def fill(self, slot: int, row: Prefilled) -> None:
         """Store what a new row brings with it; what lies behind it is written over frame by frame."""
-        length, tokens = row.keys.shape[2], row.text.keys.shape[2]
-        self.keys[:, slot, :, :length] = row.keys
-        self.values[:, slot, :, :length] = row.values
+        tokens = row.text.keys.shape[2]
+        if row.heard is not None:
+            length = row.heard.keys.shape[2]
+            self.keys[:, slot, :, :length] = row.heard.keys
+            self.values[:, slot, :, :length] = row.heard.values
         self.text.keys[:, slot, :, :tokens] = row.text.keys
         self.text.values[:, slot, :, :tokens] = row.text.values
 

@@ -58,7 +58,8 @@ class RowState:
             return torch.tensor(values, dtype=torch.int64, device=self.filled.device)
 
         self.occupied[slots] = 1
-        self.filled[slots] = column([row.prompt_frames + 1 for row in rows])
+        self.filled[slots] = column([row.prefilled_frames for row in rows])
+        self.last_code[slots] = config.start_code  # for those who have heard nothing yet
         self.total_frames[slots] = column([row.total_frames() for row in rows])
         self.text_tokens[slots] = column([len(row.text_ids) for row in rows])
         self.last_step[slots] = column([row.last_step(config) for row in rows])
