@@ -31,7 +31,7 @@ from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.sampling import Demand, draw
 from voice_core.decoding.slots import Slots, StepMemory
 from voice_core.decoding.state import REASONS, TOO_EARLY_LOGIT, RowState
-from voice_core.decoding.traced import traced_step
+from voice_core.decoding.traced import Length, traced_step
 from voice_core.errors import RequestError, SynthesisError
 from voice_core.model.network import Masks, Network, additive, step_positions, whole
 
@@ -160,7 +160,9 @@ class BatchDecoder:
         """Note what changes when a row comes or goes."""
         self._crowd = _Crowd.of(self._live, self.config.code_vocab_size, search_ties=not self._on_gpu)
         if self._traced is not None:
-            self._traced.look_around()
+            # With `deterministic` all rows read as far.
+            apart = [] if self.deterministic else self._live
+            self._traced.look_around([Length(live.filled_frames(0), len(live.row.text_ids)) for live in apart])
 
     @property
     def recorded(self) -> bool:
