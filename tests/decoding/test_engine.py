@@ -23,6 +23,7 @@ from voice_core.model.packing import pack_linears
 from voice_core.speech import FinishReason, Sampling
 
 LONG = Row((1, 2, 3), 700)
+IMITATING = Row((5, 6), 40, prompt_codes=(7, 8, 9))  # its prompt is heard when it is admitted, and a first code drawn
 CPU_OUT_OF_MEMORY = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
 
@@ -195,12 +196,12 @@ def test_a_short_request_behind_two_long_ones_is_admitted_at_the_next_free_slot(
 def test_an_admission_that_fails_anywhere_fails_its_rows_only(place: str) -> None:
     """In reading the text, in the prefill, or in the first draw, when the rows stand in their slots already."""
     network = toy_network()
-    engine = Engine(decoder_of(network, max_rows=2))
+    engine = Engine(decoder_of(network, max_rows=2, traced=False))
     fail = no_memory_outside_of_steps(engine)
     (speaking,) = engine.submit([LONG])
     wait_until(lambda: engine.counters.steps > 0)
     hook = network.get_submodule(place).register_forward_hook(fail)
-    (failing,) = engine.submit([Row((5, 6), 40)])
+    (failing,) = engine.submit([IMITATING])
     with pytest.raises(SynthesisError, match="no memory left") as caught:
         failing.future.result(10)
     assert caught.value.may_succeed_later
@@ -246,7 +247,7 @@ def test_a_decoder_beyond_use_leaves_nobody_waiting() -> None:
 def test_progress_is_told_while_a_row_is_spoken() -> None:
     engine = Engine(decoder_of(toy_network()))
     go = held_back(engine)
-    (handle,) = engine.submit([Row((1, 2), 40)])
+    (handle,) = engine.submit([IMITATING])
     wait_until(lambda: engine.spoken_frames(handle) == 1)
     go.set()
     handle.future.result(10)
@@ -458,7 +459,7 @@ def memory_for(most_rows: int, engine: Engine, place: str, error: Exception) -> 
 def test_a_step_without_memory_fails_those_who_came_last(place: str, error: Exception) -> None:
     """In computing the hidden states, or in the draw from them."""
     network = toy_network()
-    engine = Engine(decoder_of(network, max_rows=4))
+    engine = Engine(decoder_of(network, max_rows=4, traced=False))
     rows = different_rows(network.config, 8)[::4]  # two of unlike length
     first = engine.submit([replace(LONG, seed=seed) for seed in range(2)])
     wait_until(lambda: engine.counters.steps > 0)
@@ -495,7 +496,7 @@ def test_a_step_that_failed_is_gone_on_with_wherever_the_rows_move(place: str) -
     network = toy_network()
     rows = different_rows(network.config, 2)
     (expected,) = decoder_of(network).speak(rows[1:])
-    decoder = decoder_of(network)
+    decoder = decoder_of(network, traced=False)
     first, second = decoder.admit(rows)
     for _ in range(10):
         decoder.step()

@@ -31,6 +31,7 @@ from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.sampling import Demand, draw
 from voice_core.decoding.slots import Slots, StepMemory
 from voice_core.decoding.state import REASONS, TOO_EARLY_LOGIT, RowState
+from voice_core.decoding.traced import Length, traced_step
 from voice_core.errors import RequestError, SynthesisError
 from voice_core.model.network import Masks, Network, additive, step_positions, whole
 
@@ -57,7 +58,11 @@ class _Live:
 
     def filled_frames(self, steps: int) -> int:
         """Return the decoder positions in the slot: start code, prompt and all drawn codes but the last."""
-        return self.row.prompt_frames + 1 + steps - self.entered_at
+        return self.row.prefilled_frames + steps - self.entered_at
+
+    def spoken_frames(self, steps: int) -> int:
+        """Return how many codes the row has drawn: one a step, and one as soon as its prompt was heard."""
+        return steps - self.entered_at + bool(self.row.prefilled_frames)
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,14 @@ class BatchDecoder:
         max_tokens: int,
         deterministic: bool = False,
         recorder: Recorder | None = None,
+        traced: bool = True,
     ) -> None:
         """Reserve memory for `max_rows` rows of `max_frames` decoder positions and `max_tokens` text tokens.
 
         With `deterministic` every step computes all slots and every text is read alone: a row's codes then are the
         same to the bit whatever else is in flight, at the price of a full house in every step. With a `recorder` the
-        steps are recorded here and played back from then on; nothing else may use the device meanwhile.
+        steps are recorded here and played back from then on; nothing else may use the device meanwhile. Else
+        they are `traced`, and run without Python, where that can be: on a CPU, in float32.
         """
         self.network = network
         self.config = network.config
@@ -119,11 +126,12 @@ class BatchDecoder:
         self._thought = False  # in a step whose draw failed: the rows' hidden states are those that it draws from
         self._numbers = count()
         self._live: list[_Live] = []  # slot by slot
-        self._look_around()
         self._state = RowState(max_rows, frames, self.config, network.device, network.dtype)
         fused = fused_step(network, self.slots, self._state)
         works = fused is not None and trial.works(fused, self.slots, self._state, self._think_by_torch)
         self._fused = fused if works else None
+        self._traced = traced_step(network, self.slots, self._state) if traced and recorder is None else None
+        self._look_around()
         self._recordings = Recordings()
         self._recorded_shapes: list[Shape] = []
         self._recorded_demands: list[Demand] = []
@@ -151,6 +159,10 @@ class BatchDecoder:
     def _look_around(self) -> None:
         """Note what changes when a row comes or goes."""
         self._crowd = _Crowd.of(self._live, self.config.code_vocab_size, search_ties=not self._on_gpu)
+        if self._traced is not None:
+            # With `deterministic` all rows read as far.
+            apart = [] if self.deterministic else self._live
+            self._traced.look_around([Length(live.filled_frames(0), len(live.row.text_ids)) for live in apart])
 
     @property
     def recorded(self) -> bool:
@@ -161,6 +173,11 @@ class BatchDecoder:
     def fused(self) -> bool:
         """Whether steps are computed by a GPU's own kernels."""
         return self._fused is not None
+
+    @property
+    def traced(self) -> bool:
+        """Whether steps run without Python."""
+        return self._traced is not None
 
     @property
     def live_rows(self) -> int:
@@ -184,7 +201,7 @@ class BatchDecoder:
             raise RequestError("seconds", f"a row needs {frames} frames, at most {self.max_frames} fit")
 
     def admit(self, rows: Sequence[Row]) -> list[int]:
-        """Give each row a slot and draw its first code; return the numbers that `retire` will use for them.
+        """Give each row a slot; return the numbers that `retire` will use for them.
 
         Raises RequestError for a row that can't fit; then no row of the call was admitted.
         """
@@ -203,32 +220,44 @@ class BatchDecoder:
             self.check(row)
         prefilled = yield from prefill(self.network, rows, apart=self.deterministic)
         assert len(rows) <= self.free_slots, "more rows than free slots"
-        first = len(self._live)
+        entering = [_Live(next(self._numbers), row, self.steps) for row in rows]
         try:
-            self._enter(rows, prefilled)
+            self._enter(entering, prefilled)
         except BaseException:  # no memory for the first draw, say: those who speak already must not notice
-            for slot in range(first, len(self._live)):
-                self._state.vacate(slot)
-            del self._live[first:]
+            numbers = {live.number for live in entering}
+            for slot in reversed([slot for slot, live in enumerate(self._live) if live.number in numbers]):
+                self._vacate(slot)
             self._look_around()
             raise
-        return [live.number for live in self._live[first:]]
+        return [live.number for live in entering]
 
-    def _enter(self, rows: Sequence[Row], prefilled: Sequence[Prefilled]) -> None:
-        """Fill slots and draw the first codes."""
-        first = len(self._live)
-        assert not (first and self._thought), "a step that failed is tried again before others enter"
+    def _enter(self, entering: Sequence[_Live], prefilled: Sequence[Prefilled]) -> None:
+        """Fill slots, and draw the first codes of those who have heard a prompt."""
+        assert not (self._live and self._thought), "a step that failed is tried again before others enter"
         self._thought = False
-        for slot, (row, brought) in enumerate(zip(rows, prefilled, strict=True), first):
+        self._live, before = self._in_order([*self._live, *entering]), self._live
+        slots = {live.number: slot for slot, live in enumerate(self._live)}
+        for slot, live in reversed([*enumerate(before)]):  # whoever makes room goes up
+            if slots[live.number] != slot:
+                self._move(live, slot, slots[live.number])
+        for live, brought in zip(entering, prefilled, strict=True):
+            slot = slots[live.number]
             self.slots.fill(slot, brought)
-            self._live.append(_Live(next(self._numbers), row, self.steps))
-            self._state.hidden[slot] = brought.hidden
-        self._state.enter(first, rows)
+            if brought.heard is not None:
+                self._state.hidden[slot] = brought.heard.hidden
+        for run in _runs(sorted(slots[live.number] for live in entering), longest=len(entering)):
+            self._state.enter(run.start, [live.row for live in self._live[run]])
         self._look_around()
-        together = 1 if self.deterministic else max(1, len(rows))
-        for begin in range(first, first + len(rows), together):
-            self._draw(slice(begin, begin + together), self._demand())
-        self.row_steps += len(rows)
+        drawing = sorted(slots[live.number] for live in entering if live.row.prefilled_frames)
+        for run in _runs(drawing, longest=1 if self.deterministic else len(entering)):
+            self._draw(run, self._demand())
+        self.row_steps += len(drawing)
+
+    def _in_order(self, live: list[_Live]) -> list[_Live]:
+        """Return who stands in which slot: whoever has more frames first, where steps gain from it."""
+        if self._traced is None:
+            return live
+        return sorted(live, key=lambda row: -row.filled_frames(0))
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -266,10 +295,12 @@ class BatchDecoder:
 
     def _think(self, shape: Shape) -> None:
         """Take the last codes in; the hidden states that the next ones are drawn from go to the rows' state."""
-        if self._fused is None:
-            self._think_by_torch(shape)
-        else:
+        if self._fused is not None:
             self._fused.think(shape)
+        elif self._traced is not None:
+            self._traced.think(shape)
+        else:
+            self._think_by_torch(shape)
 
     def _think_by_torch(self, shape: Shape) -> None:
         rows, state = slice(0, shape.rows), self._state
@@ -308,7 +339,7 @@ class BatchDecoder:
 
     def spoken_frames(self, number: int) -> int:
         """Return how many codes a live row has drawn so far; 0 if it is not here."""
-        return next((self.steps - live.entered_at + 1 for live in self._live if live.number == number), 0)
+        return next((live.spoken_frames(self.steps) for live in self._live if live.number == number), 0)
 
     def speak(self, rows: Sequence[Row]) -> list[SpokenRow]:
         """Speak all rows, as many at a time as there are slots, and return what they said in their order.
@@ -334,6 +365,8 @@ class BatchDecoder:
 
     def _draw(self, rows: slice, demand: Demand) -> None:
         """Draw a code from the hidden state of each of the rows and note which of them end with it."""
+        if self._traced is not None and self._traced.draw(rows, demand):
+            return
         state = self._state
         logits = self._logits(rows) if self._fused is None else self._fused.logits(rows)
         if self._fused is not None and any(other.holds(demand) for other in self._fused.demands):
@@ -351,21 +384,29 @@ class BatchDecoder:
         return logits
 
     def _leave(self, slot: int) -> tuple[int, Outcome]:
-        """Free a slot: the last row moves into it."""
+        """Take a row out of its slot."""
         live, outcome = self._live[slot], self._outcome(slot)
         if isinstance(outcome, SynthesisError):
             self.slots.clear(slot)  # 0 · NaN would reach the next row in it through the mask
-        last = len(self._live) - 1
-        if slot != last:
-            moving = self._live[last]
-            filled_frames = moving.filled_frames(self.steps) + self._thought  # the frame of a step half done is there
-            self.slots.move(last, slot, filled_frames, len(moving.row.text_ids))
-            self._state.move(last, slot)
-            self._live[slot] = moving
-        self._live.pop()
-        self._state.vacate(last)
+        self._vacate(slot)
         self._look_around()
         return live.number, outcome
+
+    def _vacate(self, slot: int) -> None:
+        """Close the gap: the last row moves into the slot or, where they stand in order, all behind it move down."""
+        last, ordered = len(self._live) - 1, self._traced is not None
+        moving = range(slot + 1, last + 1)
+        for source in moving if ordered else moving[-1:]:
+            target = source - 1 if ordered else slot
+            self._move(self._live[source], source, target)
+            self._live[target] = self._live[source]
+        self._live.pop()
+        self._state.vacate(last)
+
+    def _move(self, live: _Live, source: int, target: int) -> None:
+        filled_frames = live.filled_frames(self.steps) + self._thought  # the frame of a step half done is there
+        self.slots.move(source, target, filled_frames, len(live.row.text_ids))
+        self._state.move(source, target)
 
     def _outcome(self, slot: int) -> Outcome:
         reason = REASONS[int(self._state.reason[slot])]
@@ -397,3 +438,14 @@ class BatchDecoder:
 
 def _rounded_up(length: int) -> int:
     return -(-length // ATTENTION_BLOCK) * ATTENTION_BLOCK
+
+
+def _runs(slots: Sequence[int], longest: int) -> list[slice]:
+    """Return sorted slots as stretches without a gap."""
+    runs: list[slice] = []
+    for slot in slots:
+        if runs and runs[-1].stop == slot and slot - runs[-1].start < longest:
+            runs[-1] = slice(runs[-1].start, slot + 1)
+        else:
+            runs.append(slice(slot, slot + 1))
+    return runs

@@ -1,4 +1,4 @@
-"""What happens before a row's first code: its text is read, start code and voice prompt are taken in.
+"""What happens before a row's first step: its text is read, start code and voice prompt are taken in.
 
 Letters: B rows of a group, L layers, K key/value heads, T text tokens, S decoder inputs (start code and prompt), D head
 size, H hidden.
@@ -30,13 +30,20 @@ _Start = tuple[tuple[int, ...], tuple[int, ...], int]  # what a row's first hidd
 
 
 @dataclass(frozen=True)
+class Heard:
+    """What start code and prompt left."""
+
+    hidden: Tensor  # [H] the hidden state that the row's first code is drawn from
+    keys: Tensor  # [L, K, S, D]
+    values: Tensor  # [L, K, S, D]
+
+
+@dataclass(frozen=True)
 class Prefilled:
     """What a row brings into its slot."""
 
-    hidden: Tensor  # [H] the hidden state that its first code is drawn from
-    keys: Tensor  # [L, K, S, D] of its start code and prompt
-    values: Tensor  # [L, K, S, D]
     text: CrossMemory  # [L, K, T, D] each
+    heard: Heard | None  # nothing without a prompt, see Row.prefilled_frames
 
 
 def prefill(network: Network, rows: Sequence[Row], *, apart: bool) -> Generator[None, None, list[Prefilled]]:
@@ -51,14 +58,14 @@ def prefill(network: Network, rows: Sequence[Row], *, apart: bool) -> Generator[
     for group in padded_groups([len(text) for text in texts], most_positions=MOST_POSITIONS, most_items=most_items):
         members = [texts[index] for index in group]
         memories.update(zip(members, (yield from _read(network, members)), strict=True))
-    starts: list[_Start] = list(dict.fromkeys(_start(row) for row in rows))
+    starts: list[_Start] = list(dict.fromkeys(_start(row) for row in rows if row.prefilled_frames))
     lengths = [1 + len(prompt) for _, prompt, _ in starts]
-    done: dict[_Start, Prefilled] = {}
+    heard: dict[_Start, Heard] = {}
     for group in padded_groups(lengths, most_positions=MOST_POSITIONS, most_items=most_items):
         taken = [starts[index] for index in group]
         texts_of_group = [memories[text] for text, _, _ in taken]
-        done.update(zip(taken, (yield from _take_in(network, taken, texts_of_group)), strict=True))
-    return [done[_start(row)] for row in rows]
+        heard.update(zip(taken, (yield from _take_in(network, taken, texts_of_group)), strict=True))
+    return [Prefilled(memories[row.text_ids], heard.get(_start(row))) for row in rows]
 
 
 def _start(row: Row) -> _Start:
@@ -78,7 +85,7 @@ def _read(network: Network, texts: Sequence[tuple[int, ...]]) -> Generator[None,
 
 def _take_in(
     network: Network, starts: Sequence[_Start], texts: Sequence[CrossMemory]
-) -> Generator[None, None, list[Prefilled]]:
+) -> Generator[None, None, list[Heard]]:
     """Run a padded group of start codes and prompts through the decoder, stretch by stretch."""
     config, device = network.config, network.device
     inputs = [(config.start_code, *(code + config.code_shift for code in prompt)) for _, prompt, _ in starts]
@@ -99,11 +106,10 @@ def _take_in(
         ends_here = (lengths > begin) & (lengths <= end)
         last_hidden[ends_here] = hidden[ends_here, lengths[ends_here] - 1 - begin]
     return [
-        Prefilled(
+        Heard(
             last_hidden[index],
             memory.keys[:, index, :, : len(codes_of_row)],
             memory.values[:, index, :, : len(codes_of_row)],
-            texts[index],
         )
         for index, codes_of_row in enumerate(inputs)
     ]

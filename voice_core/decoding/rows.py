@@ -25,6 +25,14 @@ class Row:
     def prompt_frames(self) -> int:
         return len(self.prompt_codes)
 
+    @property
+    def prefilled_frames(self) -> int:
+        """Decoder positions that are taken in before the row's first step, start code and prompt.
+
+        Without a prompt there are none: the first step takes the start code in, beside the codes of other rows.
+        """
+        return 1 + self.prompt_frames if self.prompt_codes else 0
+
     def total_frames(self) -> int:
         """Return the decoder positions over which progress runs from 0 to 1, the start code included."""
         return max(self.target_frames + 1, self.prompt_frames + 1)

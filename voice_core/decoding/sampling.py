@@ -88,6 +88,14 @@ class Candidates(NamedTuple):
     kept: Tensor  # [B, C] which of them the filters leave
 
 
+class Best(NamedTuple):
+    """Candidates before the filters."""
+
+    ids: Tensor  # [B, C]
+    scaled: Tensor  # [B, C]
+    places: Tensor  # [B, C] where each would stand, were they in the order of their numbers
+
+
 def filtered(logits: Tensor, options: Options, demand: Demand) -> Candidates:
     """Return the best ids of logits [B, V] and which of them the filters keep.
 
@@ -95,19 +103,23 @@ def filtered(logits: Tensor, options: Options, demand: Demand) -> Candidates:
     exceeds p, the first always. min_p keeps probabilities of at least p (absolute, not relative to the best) and, where
     it keeps any, replaces the other two, row by row; the reference does so only when every row of its batch keeps one.
     """
-    candidates = _best(logits, options, demand)
-    ids, scaled, _ = candidates
-    threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=scaled.shape[1] - 1))
-    kept = scaled >= threshold
+    best = _best(logits, options, demand)
+    return Candidates(best.ids, best.scaled, kept_of(best, logits, options, min_p=demand.min_p))
+
+
+def kept_of(best: Best, logits: Tensor, options: Options, *, min_p: bool) -> Tensor:
+    """Return which of the best ids of logits [B, V] the filters keep, [B, C]."""
+    ids, scaled, _ = best
+    kept = scaled >= _threshold(scaled, options)
     mass = (scaled - scaled[:, :1]).exp() * kept
     sums = (mass / mass.cumsum(1)[:, -1:]).cumsum(1)  # float32 as the reference's, so that borders fall alike
-    kept[:, 1:] &= sums[:, :-1] <= options.top_p[:, None]
-    if demand.min_p:
+    kept[:, 1:].logical_and_(sums[:, :-1] <= options.top_p[:, None])
+    if min_p:
         weights = (logits / options.temperature[:, None]).double().softmax(1).gather(1, ids)
         likely = weights >= options.min_p[:, None]
         replaces = (options.min_p > 0) & likely.any(1)
         kept = torch.where(replaces[:, None], likely, kept)
-    return candidates._replace(kept=kept)
+    return kept
 
 
 class Drawn(NamedTuple):
@@ -123,31 +135,45 @@ def draw(logits: Tensor, options: Options, noise: Tensor, demand: Demand) -> Dra
     if demand.candidates == 1:
         best = logits.argmax(1)
         return Drawn(best, best, logits.gather(1, best[:, None])[:, 0].isnan())
-    ids, scaled, kept = filtered(logits, options, demand)
-    best, broken = ids[:, 0], scaled[:, 0].isnan()  # NaN counts as the largest
-    ids, order = ids.sort(1)
-    mass = ((scaled.double() - scaled[:, :1].double()).exp() * kept).gather(1, order)
-    sums = mass.cumsum(1)
+    candidates = _best(logits, options, demand)
+    return draw_from(candidates, kept_of(candidates, logits, options, min_p=demand.min_p), options, noise)
+
+
+def draw_from(best: Best, kept: Tensor, options: Options, noise: Tensor) -> Drawn:
+    """Draw from candidates of which the filters keep some, [B, C]."""
+    ids, scaled, places = best
+    likeliest, broken = ids[:, 0], scaled[:, 0].isnan()  # NaN counts as the largest
+    mass = (scaled.double() - scaled[:, :1].double()).exp() * kept
+    by_id, mass_by_id = torch.empty_like(ids).scatter_(1, places, ids), torch.empty_like(mass).scatter_(1, places, mass)
+    sums = mass_by_id.cumsum(1)
     place = (sums <= noise[:, None] * sums[:, -1:]).sum(1, keepdim=True).clamp(max=ids.shape[1] - 1)
-    return Drawn(torch.where(options.greedy, best, ids.gather(1, place)[:, 0]), best, broken)
+    return Drawn(torch.where(options.greedy, likeliest, by_id.gather(1, place)[:, 0]), likeliest, broken)
 
 
-def _best(logits: Tensor, options: Options, demand: Demand) -> Candidates:
+def _best(logits: Tensor, options: Options, demand: Demand) -> Best:
     vocab_size = logits.shape[1]
     if demand.candidates < vocab_size:
-        values, ids = logits.topk(demand.candidates, dim=1)
-        scaled = values / options.temperature[:, None]
-        if not (demand.search_ties and _ties_beyond(scaled, options, vocab_size)):
-            by_id = ids.argsort(1)
-            ids, scaled = ids.gather(1, by_id), scaled.gather(1, by_id)
-            scaled, order = scaled.sort(dim=1, descending=True, stable=True)
-            return Candidates(ids.gather(1, order), scaled, torch.ones_like(ids, dtype=torch.bool))
+        best = few_best(logits, options, demand.candidates)
+        if not (demand.search_ties and ties_beyond(best, options, vocab_size)):
+            return best
     scaled, ids = (logits / options.temperature[:, None]).sort(dim=1, descending=True, stable=True)
-    return Candidates(ids, scaled, torch.ones_like(ids, dtype=torch.bool))
+    return Best(ids, scaled, ids)
 
 
-def _ties_beyond(scaled: Tensor, options: Options, vocab_size: int) -> bool:
-    """Tell if ids that tie with a row's k-th best may lie beyond the candidates [B, C]."""
-    threshold = scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=scaled.shape[1] - 1))
-    limited = options.top_k < vocab_size
-    return bool((limited & (scaled[:, -1] >= threshold[:, 0])).any())
+def few_best(logits: Tensor, options: Options, candidates: int) -> Best:
+    """Return the best ids of logits [B, V] without sorting all; which of those that tie at the end, is left open."""
+    values, ids = logits.topk(candidates, dim=1, sorted=False)
+    ids, order = ids.sort(1)
+    scaled, places = (values.gather(1, order) / options.temperature[:, None]).sort(dim=1, descending=True, stable=True)
+    return Best(ids.gather(1, places), scaled, places)
+
+
+def ties_beyond(best: Best, options: Options, vocab_size: int) -> Tensor:
+    """Tell if ids that tie with a row's k-th best may lie beyond the candidates, a tensor of one bool."""
+    threshold = _threshold(best.scaled, options)
+    return ((options.top_k < vocab_size) & (best.scaled[:, -1] >= threshold[:, 0])).any()
+
+
+def _threshold(scaled: Tensor, options: Options) -> Tensor:
+    """Return the k-th best of each row's sorted candidates [B, C], [B, 1]; the last, where top_k is off."""
+    return scaled.gather(1, (options.top_k[:, None] - 1).clamp(max=scaled.shape[1] - 1))

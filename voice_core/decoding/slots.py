@@ -29,13 +29,14 @@ class Slots:
         self, stack: StackConfig, slots: int, frames: int, tokens: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         def memory(length: int) -> Tensor:
-            shape = (stack.layers, slots, stack.kv_heads, length, stack.head_dim)
+            shape = (stack.layers, 2, slots, stack.kv_heads, length, stack.head_dim)
             # Zeros, because a masked value is weighted by 0, and 0 · NaN of untouched memory would be NaN.
             return torch.zeros(shape, device=device, dtype=dtype)
 
         self.slots, self.frames, self.tokens = slots, frames, tokens
-        self.keys, self.values = memory(frames), memory(frames)  # [L, R, K, F, D]
-        self.text = CrossMemory(memory(tokens), memory(tokens))  # [L, R, K, T, D]
+        self.of_frames = memory(frames)  # [L, 2, R, K, F, D] keys and values side by side, so that one write takes both
+        self.keys, self.values = self.of_frames.unbind(1)  # [L, R, K, F, D]
+        self.text = CrossMemory(*memory(tokens).unbind(1))  # [L, R, K, T, D]
 
     @property
     def nbytes(self) -> int:
@@ -44,9 +45,11 @@ class Slots:
 
     def fill(self, slot: int, row: Prefilled) -> None:
         """Store what a new row brings with it; what lies behind it is written over frame by frame."""
-        length, tokens = row.keys.shape[2], row.text.keys.shape[2]
-        self.keys[:, slot, :, :length] = row.keys
-        self.values[:, slot, :, :length] = row.values
+        tokens = row.text.keys.shape[2]
+        if row.heard is not None:
+            length = row.heard.keys.shape[2]
+            self.keys[:, slot, :, :length] = row.heard.keys
+            self.values[:, slot, :, :length] = row.heard.values
         self.text.keys[:, slot, :, :tokens] = row.text.keys
         self.text.values[:, slot, :, :tokens] = row.text.values
 

@@ -5,6 +5,7 @@ Letters: R slots, F frames of capacity, H hidden.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -57,7 +58,8 @@ class RowState:
             return torch.tensor(values, dtype=torch.int64, device=self.filled.device)
 
         self.occupied[slots] = 1
-        self.filled[slots] = column([row.prompt_frames + 1 for row in rows])
+        self.filled[slots] = column([row.prefilled_frames for row in rows])
+        self.last_code[slots] = config.start_code  # for those who have heard nothing yet
         self.total_frames[slots] = column([row.total_frames() for row in rows])
         self.text_tokens[slots] = column([len(row.text_ids) for row in rows])
         self.last_step[slots] = column([row.last_step(config) for row in rows])
@@ -67,6 +69,14 @@ class RowState:
         new = Options.of([row.sampling for row in rows], config.code_vocab_size, self.filled.device)
         for mine, theirs in zip(self.options, new, strict=True):
             mine[slots] = theirs
+
+    def of_columns(self, columns: Sequence[Tensor]) -> RowState:
+        """Return a state of other columns, in the order of `columns`: views of these, say."""
+        state = copy.copy(self)
+        names = [name for name, value in vars(self).items() if isinstance(value, Tensor)]
+        vars(state).update(zip(names, columns, strict=False))
+        state.options = Options(*columns[len(names) :])
+        return state
 
     def record(self, rows: slice, drawn: Drawn) -> None:
         """Note what was drawn for the slots of the slice."""

@@ -80,15 +80,21 @@ def attend(
     elif heads != kv_heads:
         keys = keys.repeat_interleave(heads // kv_heads, dim=1)
         values = values.repeat_interleave(heads // kv_heads, dim=1)
-    if softcap is None:
-        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
-    else:
-        scores = torch.tanh(queries @ keys.transpose(-1, -2) * (scale / softcap)) * softcap
-        scores = scores if mask is None else scores + mask
-        out = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+    out = weigh(queries, keys, values, mask, scale, softcap)
     if length == 1:
         return out.reshape(rows, 1, -1)
     return out.transpose(1, 2).reshape(rows, length, -1)
+
+
+def weigh(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float | None
+) -> Tensor:
+    """Return [B, K, S, D]: the values [B, K, F, D], weighted for queries [B, K, S, D] by their keys [B, K, F, D]."""
+    if softcap is None:
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
+    scores = torch.tanh(queries @ keys.transpose(-1, -2) * (scale / softcap)) * softcap
+    scores = scores if mask is None else scores + mask
+    return scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
