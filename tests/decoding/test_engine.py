@@ -39,6 +39,13 @@ def held_back(engine: Engine) -> threading.Event:
     return go
 
 
+def done_by_then(handle: RowHandle, others: Sequence[RowHandle]) -> list[bool]:
+    """A list that says, as soon as a row has ended, which of the others had ended before: the engine doesn't wait."""
+    seen: list[bool] = []
+    handle.future.add_done_callback(lambda _: seen.extend(other.future.done() for other in others))
+    return seen
+
+
 def wait_until(happened: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not happened():
@@ -167,10 +174,12 @@ def test_one_request_does_not_take_all_slots_while_others_wait() -> None:
     wait_until(lambda: engine.counters.passes > 0)
     big = engine.submit([replace(LONG, seed=seed) for seed in range(6)], "big")
     small = engine.submit([Row((3, 4), 30)], "small")
+    ended_before = done_by_then(small[0], big)
     go.set()
     assert small[0].future.result(10).ids
     assert first[0].future.result(10).ids
-    assert not any(handle.future.done() for handle in big)
+    wait_until(lambda: bool(ended_before))  # those who wait are woken before the list is filled
+    assert ended_before == [False] * 6
     for handle in big:
         handle.cancel()
     engine.close()
@@ -183,10 +192,11 @@ def test_a_short_request_behind_two_long_ones_is_admitted_at_the_next_free_slot(
     wait_until(lambda: engine.counters.passes > 0)
     long = [engine.submit([replace(LONG, seed=seed) for seed in range(6)], name) for name in ("one", "other")]
     short = engine.submit([Row((3, 4), 30)], "short")
+    ended_before = done_by_then(short[0], [*long[0], *long[1], first[0]])
     go.set()
     assert short[0].future.result(10).ids
-    assert not any(handle.future.done() for handles in long for handle in handles)
-    assert first[0].future.done()
+    wait_until(lambda: bool(ended_before))  # those who wait are woken before the list is filled
+    assert ended_before == [False] * 12 + [True]
     for handle in (*long[0], *long[1]):
         handle.cancel()
     engine.close()
