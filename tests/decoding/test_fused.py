@@ -79,7 +79,7 @@ def different_rows(count: int) -> list[Row]:
 
 
 def decoder_of(network: Network, max_rows: int = 4) -> BatchDecoder:
-    decoder = BatchDecoder(network, max_rows=max_rows, max_frames=120, max_tokens=40)
+    decoder = BatchDecoder(network, max_rows=max_rows, max_frames=120, max_tokens=40, traced=False)
     decoder._fused = None
     return decoder
 
