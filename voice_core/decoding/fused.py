@@ -36,10 +36,10 @@ DEPENDENT_LAUNCH = (9, 0)  # from this compute capability on
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the kernels divide their work; found with benchmarks/step_kernels.py on an H200."""
+    """How the kernels divide their work: reckoned for an H200, not yet found; see benchmarks/step_kernels.py --tune."""
 
     programs: int = 120  # of a product, at the least: there are 132 processors
-    held: int = 512  # numbers of each weight row that are in registers before a product's input is there
+    held: int = 512  # numbers of each weight row that are in shared memory before a product's input is there
     ahead: int = 512  # more of them that are on their way to the cache then
     depth: int = 128  # of a product that is computed at a time
     stages: int = 4  # of the loads on their way

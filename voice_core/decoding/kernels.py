@@ -73,7 +73,7 @@ def linear_kernel(
 ):
     """Partial sums of x · weightᵀ, each over a stretch of the depth.
 
-    The first `HELD` blocks of a program's weights are in its registers before the input is there; of the others the
+    The first `HELD` blocks of a program's weights are in shared memory before the input is there; of the others the
     first `ahead` numbers of each row are then on their way to the cache.
     """
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
