@@ -7,7 +7,9 @@ from tests.decoding.test_decoder import different_rows
 from tests.toy import AUDIO_VOCAB, toy_config, toy_network
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.rows import Row
-from voice_core.model.network import Network
+from voice_core.decoding.traced import Length, in_groups
+from voice_core.decoding.traced_reading import rounded_tokens, traced_reading
+from voice_core.model.network import Network, whole
 from voice_core.model.packing import pack_linears
 from voice_core.speech import Sampling
 
@@ -16,6 +18,12 @@ def stack_of(**changes: object) -> dict[str, object]:
     """A decoder's stack with other settings, for `toy_network`."""
     stacks = toy_config()["t5_config_dict"]
     return {"t5_config_dict": {**stacks, "decoder": {**stacks["decoder"], **changes}}}
+
+
+def windowed_encoder() -> dict[str, object]:
+    stacks = toy_config()["t5_config_dict"]
+    window = {"sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"]}
+    return {"t5_config_dict": {**stacks, "encoder": {**stacks["encoder"], **window}}}
 
 
 def decoder_of(network: Network, *, traced: bool, max_rows: int = 5, deterministic: bool = False) -> BatchDecoder:
@@ -56,6 +64,30 @@ def test_a_traced_step_gives_the_hidden_states_of_one_in_python(changes: dict[st
             decoder.step()
         ours, theirs = map(hidden_of, decoders)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"use_pm_rope": 0}, windowed_encoder()], ids=["plain", "plain positions", "window"]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_texts_are_read_as_in_python(changes: dict[str, object], packed: bool) -> None:
+    network = toy_network(**changes)
+    if packed:
+        pack_linears(network)
+    text_ids, lengths = torch.arange(57).view(3, 19), torch.tensor([19, 11, 2])
+    with torch.inference_mode():
+        memory = network.encoder(text_ids, lengths)
+        theirs = network.decoder.memorise(memory, lengths)
+        ours = whole(traced_reading(network).read(network, text_ids, lengths))
+    for text, length in enumerate(lengths.tolist()):
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine[:, text, :, :length], other[:, text, :, :length], atol=1e-5, rtol=1e-5)
+
+
+def test_texts_are_padded_to_few_counts_of_rows() -> None:
+    assert [rounded_tokens(1, tokens) for tokens in (3, 16, 17, 60, 100)] == [3, 16, 18, 60, 104]
+    assert rounded_tokens(3, 19) == 20
+    assert len({3 * rounded_tokens(3, tokens) for tokens in range(1, 80)}) < 30
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -102,3 +134,37 @@ def test_where_tracing_fails_speech_is_slower_but_the_same(
     assert not decoder.traced
     assert "The decode step could not be traced" in caplog.text
     assert decoder.speak(rows) == expected
+
+
+def test_rows_are_grouped_where_that_saves_more_than_a_group_costs() -> None:
+    long, short = Length(1400, 50), Length(20, 50)
+    assert in_groups([long, *[short] * 7], price=100) == [slice(0, 1), slice(1, 8)]
+    assert in_groups([long, *[short] * 7], price=20_000) == [slice(0, 8)]
+    assert in_groups([short] * 8, price=1) == [slice(0, 8)]
+    quarters = in_groups([Length(400 - 10 * age, 50) for age in range(16)], price=10)
+    assert [group.stop - group.start for group in quarters] == [4, 4, 4, 4]
+    assert in_groups([long], price=100) == [slice(0, 1)]
+
+
+def test_long_rows_and_short_ones_say_the_same_in_groups_and_in_python() -> None:
+    network = toy_network()
+    rows = [
+        Row(
+            (1, 2, 3 + age),
+            40 * age + 30,
+            prompt_codes=tuple(code % 250 for code in range(40 * age)),
+            seed=age,
+            sampling=Sampling(1.0, 20, 1.0),
+        )
+        for age in range(8)
+    ]
+    decoder = decoder_of(network, traced=True, max_rows=8)
+    decoder.admit(rows)
+    assert decoder._traced is not None
+    decoder._traced._group_price = 1
+    decoder.step()
+    assert decoder._traced._thinking is not None
+    assert len(decoder._traced._thinking[1]) == 4
+    for number in [live.number for live in decoder._live]:
+        decoder.cancel(number)
+    assert decoder.speak(rows) == decoder_of(network, traced=False, max_rows=8).speak(rows)

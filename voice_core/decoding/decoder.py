@@ -218,7 +218,8 @@ class BatchDecoder:
         """Admit in small pieces: whoever runs it may step and retire between them, but not admit others."""
         for row in rows:
             self.check(row)
-        prefilled = yield from prefill(self.network, rows, apart=self.deterministic)
+        reading = None if self._traced is None else self._traced.reading
+        prefilled = yield from prefill(self.network, rows, apart=self.deterministic, reading=reading)
         assert len(rows) <= self.free_slots, "more rows than free slots"
         entering = [_Live(next(self._numbers), row, self.steps) for row in rows]
         try:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from voice_core.batching import padded_groups
 from voice_core.decoding.rows import Row
+from voice_core.decoding.traced_reading import TracedReading
 from voice_core.model.network import CrossMemory, Masks, Network, additive, prefill_positions
 
 MOST_POSITIONS = 2048  # of one padded batch through encoder or decoder: bounds its memory
@@ -46,8 +47,10 @@ class Prefilled:
     heard: Heard | None  # nothing without a prompt, see Row.prefilled_frames
 
 
-def prefill(network: Network, rows: Sequence[Row], *, apart: bool) -> Generator[None, None, list[Prefilled]]:
-    """Compute what each row brings into its slot, pausing now and then.
+def prefill(
+    network: Network, rows: Sequence[Row], *, apart: bool, reading: TracedReading | None = None
+) -> Generator[None, None, list[Prefilled]]:
+    """Compute what each row brings into its slot, pausing now and then; texts are read by `reading`, if it is there.
 
     With `apart` every text and prompt goes through the network alone, so that the bits of its result do not depend on
     what it is admitted with.
@@ -57,7 +60,7 @@ def prefill(network: Network, rows: Sequence[Row], *, apart: bool) -> Generator[
     memories: dict[tuple[int, ...], CrossMemory] = {}
     for group in padded_groups([len(text) for text in texts], most_positions=MOST_POSITIONS, most_items=most_items):
         members = [texts[index] for index in group]
-        memories.update(zip(members, (yield from _read(network, members)), strict=True))
+        memories.update(zip(members, (yield from _read(network, members, reading)), strict=True))
     starts: list[_Start] = list(dict.fromkeys(_start(row) for row in rows if row.prefilled_frames))
     lengths = [1 + len(prompt) for _, prompt, _ in starts]
     heard: dict[_Start, Heard] = {}
@@ -72,11 +75,17 @@ def _start(row: Row) -> _Start:
     return row.text_ids, row.prompt_codes, row.total_frames()
 
 
-def _read(network: Network, texts: Sequence[tuple[int, ...]]) -> Generator[None, None, list[CrossMemory]]:
+def _read(
+    network: Network, texts: Sequence[tuple[int, ...]], reading: TracedReading | None
+) -> Generator[None, None, list[CrossMemory]]:
     """Encode a padded group of texts; return what cross-attention reads of each, [L, K, T, D]."""
     text_ids, lengths = _padded(texts, network.device)
-    memory = yield from network.encoder.pieces(text_ids, lengths, PIECE_POSITIONS.get(network.device.type))
-    keys, values = yield from network.decoder.memorise_pieces(memory, lengths)
+    most_positions = PIECE_POSITIONS.get(network.device.type)
+    if reading is not None and most_positions is not None and text_ids.numel() <= most_positions:
+        keys, values = yield from reading.read(network, text_ids, lengths)
+    else:
+        memory = yield from network.encoder.pieces(text_ids, lengths, most_positions)
+        keys, values = yield from network.decoder.memorise_pieces(memory, lengths)
     return [
         CrossMemory(keys[:, index, :, : len(text)], values[:, index, :, : len(text)])
         for index, text in enumerate(texts)

@@ -15,20 +15,21 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from voice_core.decoding.graphs import Shape
 from voice_core.decoding.noise import uniform
 from voice_core.decoding.sampling import Demand, Drawn, draw_from, few_best, kept_of, ties_beyond
 from voice_core.decoding.slots import Slots
 from voice_core.decoding.state import TOO_EARLY_LOGIT, RowState
+from voice_core.decoding.traced_reading import traced_reading
+from voice_core.decoding.tracing import Norm, Products, Traced, matrices, packed_linears, traced, tracing
 from voice_core.model.network import DecoderLayer, Network, RMSNorm, rotation_at, step_positions, weigh
 from voice_core.model.packing import PackedLinear
 
@@ -39,21 +40,7 @@ GROUPS = (1, 2, 4)
 # What one more group costs, in numbers of a row's keys: some ten operations, while attention takes in 10 GB a second.
 GROUP_PRICE_NUMBERS = 12_500
 
-WARM_UP_RUNS = 3  # torch's interpreter prepares a trace in its first two runs
-
-# The product of a packed layer. The tracer can't record the operator itself, for its list of optional numbers.
-PRODUCT = """
-graph(%x : Tensor, %packed : Tensor, %bias : Tensor?):
-  %nothing : str = prim::Constant[value="none"]()
-  %algorithm : str = prim::Constant[value=""]()
-  %numbers : Scalar?[] = prim::ListConstruct()
-  %product : Tensor = mkldnn::_linear_pointwise(%x, %packed, %bias, %nothing, %numbers, %algorithm)
-  return (%product)
-"""
-
 SEEN, UNSEEN = torch.zeros(()), torch.tensor(-torch.inf)  # in additive masks
-
-Traced = Callable[..., Any]  # takes tensors, gives tensors
 
 
 class Length(NamedTuple):
@@ -69,7 +56,7 @@ class TracedStep:
     def __init__(self, network: Network, slots: Slots, state: RowState) -> None:
         """Trace the network's step, unless that was done before; nobody may speak yet."""
         self._slots, self._state = slots, state
-        self._packed = [linear.packed for linear in _packed_linears(network)] or [torch.empty(0)]  # never an empty list
+        self._packed = matrices(_packed_linears(network))
         kv_heads = network.config.decoder.kv_heads
         self._places = torch.arange(slots.frames)
         self._ids = torch.arange(network.config.code_vocab_size)
@@ -87,6 +74,7 @@ class TracedStep:
         if traces is None or not traces.suit(*examples):
             traces = _TRACES[network] = _Traces(network, state, *examples)
         self._traces = traces
+        self.reading = traced_reading(network)
 
     def look_around(self, lengths: Sequence[Length]) -> None:
         """Note that a row came or went; `lengths` are those of all rows that speak, if attention may differ by them."""
@@ -207,14 +195,12 @@ class _Traces:
     def __init__(self, network: Network, state: RowState, thinking: dict[int, list[Any]], drawing: list[Any]) -> None:
         start = time.perf_counter()
         self._packed_matrices = len(drawing[1])
-        with warnings.catch_warnings(), torch.inference_mode():
-            # torch would have us compile instead: that takes longer than a hundred requests, and needs a C++ compiler.
-            warnings.filterwarnings("ignore", r"`torch\.jit", DeprecationWarning)
-            self.think = {groups: _traced(_thinking(network), example) for groups, example in thinking.items()}
-            self.draw = _traced(_drawing(network, state, min_p=False), drawing)
-            self.draw_likely = _traced(_drawing(network, state, min_p=True), drawing)
+        with tracing():
+            self.think = {groups: traced(_thinking(network), example) for groups, example in thinking.items()}
+            self.draw = traced(_drawing(network, state, min_p=False), drawing)
+            self.draw_likely = traced(_drawing(network, state, min_p=True), drawing)
             *drawn, _ = self.draw(*drawing)
-            self.record = _traced(_recording(state), [*drawn, *drawing[2:]])
+            self.record = traced(_recording(state), [*drawn, *drawing[2:]])
         logger.info("Traced the decode step in %.2f s", time.perf_counter() - start)
 
     def suit(self, thinking: dict[int, list[Any]], drawing: list[Any]) -> bool:
@@ -227,57 +213,7 @@ _TRACES: WeakKeyDictionary[Network, _Traces] = WeakKeyDictionary()
 
 
 def _packed_linears(network: Network) -> list[PackedLinear]:
-    modules = [*network.decoder.modules(), *network.head.modules()]
-    return [module for module in modules if isinstance(module, PackedLinear)]
-
-
-def _traced(compute: Traced, examples: Sequence[Any]) -> Traced:
-    trace: Traced = torch.jit.trace(compute, tuple(examples), check_trace=False)  # type: ignore[no-untyped-call]
-    for _ in range(WARM_UP_RUNS):
-        trace(*examples)
-    return trace
-
-
-class _Products:
-    """Linear layers while they are traced: the tracer takes packed matrices only from outside."""
-
-    def __init__(self, network: Network) -> None:
-        self._packed_linears = _packed_linears(network)
-        self._product: Any = torch._C._create_function_from_graph("product", torch._C.parse_ir(PRODUCT))
-        self._packed: dict[PackedLinear, Tensor] = {}
-
-    def use(self, packed: Sequence[Tensor]) -> None:
-        """Take the matrices from here from now on."""
-        self._packed = dict(zip(self._packed_linears, packed, strict=False))
-
-    def __call__(self, linear: nn.Module, x: Tensor) -> Tensor:
-        """Return [B, out] of x [B, in]."""
-        if isinstance(linear, PackedLinear):
-            packed: Tensor = self._product(x, self._packed[linear], linear.bias)
-            return packed
-        plain: Tensor = linear(x)
-        return plain
-
-
-class _Norm:
-    """An RMSNorm: x · √H · gain / √(x · x + H · eps)."""
-
-    def __init__(self, norm: RMSNorm, size: int) -> None:
-        self._gain: Tensor = norm.gain * size**0.5
-        self._least = torch.tensor((size * norm.eps) ** 0.5)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return x [B, H] normed."""
-        return (x * self._gain).div_(self._divisor(x))
-
-    def add(self, x: Tensor, added: Tensor) -> Tensor:
-        """Return x and what is normed before it is added, both [B, H]."""
-        total: Tensor = torch.addcdiv(x, added * self._gain, self._divisor(added))
-        return total
-
-    def _divisor(self, x: Tensor) -> Tensor:
-        lengths: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return torch.hypot(lengths, self._least)
+    return packed_linears(network.decoder, network.head)
 
 
 def _thinking(network: Network) -> Traced:
@@ -285,8 +221,8 @@ def _thinking(network: Network) -> Traced:
     decoder, config = network.decoder, network.config
     stack = config.decoder
     heads, kv_heads, size = stack.heads, stack.kv_heads, stack.head_dim
-    norms = {norm: _Norm(norm, stack.hidden_size) for norm in decoder.modules() if isinstance(norm, RMSNorm)}
-    product = _Products(network)
+    norms = {norm: Norm(norm, stack.hidden_size) for norm in decoder.modules() if isinstance(norm, RMSNorm)}
+    product = Products(_packed_linears(network))
 
     def turn(x: Tensor, cos: Tensor, sin: Tensor) -> None:
         """Turn [B, N, D] by its row's position, in place; see `rotate`."""
@@ -376,7 +312,7 @@ def _masks(
 
 def _drawing(network: Network, state: RowState, *, min_p: bool) -> Traced:
     """Return the function that draws from the rows' hidden states and tells if more ids tie than it looked at."""
-    config, product = network.config, _Products(network)
+    config, product = network.config, Products(_packed_linears(network))
 
     def draw(candidates: Tensor, packed: list[Tensor], *columns: Tensor) -> tuple[Tensor, ...]:
         product.use(packed)

@@ -262,7 +262,7 @@ class Encoder(nn.Module):
         positions = text_positions(self.config, text_lengths, text_ids.shape[1])
         rotation = rotation_at(positions, self.config.encoder)
         x = embed(self.embedding, text_ids)
-        masks = self._masks(text_lengths, text_ids.shape[1], x.dtype)
+        masks = self.masks(text_lengths, text_ids.shape[1], x.dtype)
         for layer, window in zip(self.layers, self.config.encoder.windows, strict=True):
             assert isinstance(layer, EncoderLayer)
             x = yield from layer.pieces(x, rotation, masks[window], most_positions)
@@ -270,7 +270,7 @@ class Encoder(nn.Module):
         memory: Tensor = self.norm(x)
         return memory
 
-    def _masks(self, text_lengths: Tensor, tokens: int, dtype: torch.dtype) -> Masks:
+    def masks(self, text_lengths: Tensor, tokens: int, dtype: torch.dtype) -> Masks:
         """The text is visible in both directions, its padding never, and a sliding layer sees a window of it."""
         place = torch.arange(tokens, device=text_lengths.device)
         real = (place < text_lengths[:, None])[:, None, None, :]  # [B, 1, 1, T]

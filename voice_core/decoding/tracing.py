@@ -1,0 +1,101 @@
+"""Computations on a CPU that torch's own interpreter runs, without Python and without its lock.
+
+torch.jit.trace writes down what a function does with tensors, once; sizes are read from what goes in, so one trace
+serves all of them. torch would have us compile instead: that takes longer than a hundred requests do, for every size,
+and needs a C++ compiler.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from voice_core.model.network import RMSNorm
+from voice_core.model.packing import PackedLinear
+
+WARM_UP_RUNS = 3  # torch's interpreter prepares a trace in its first two runs
+
+# The product of a packed layer. The tracer can't record the operator itself, for its list of optional numbers.
+PRODUCT = """
+graph(%x : Tensor, %packed : Tensor, %bias : Tensor?):
+  %nothing : str = prim::Constant[value="none"]()
+  %algorithm : str = prim::Constant[value=""]()
+  %numbers : Scalar?[] = prim::ListConstruct()
+  %product : Tensor = mkldnn::_linear_pointwise(%x, %packed, %bias, %nothing, %numbers, %algorithm)
+  return (%product)
+"""
+
+Traced = Callable[..., Any]  # takes tensors, gives tensors
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Around `traced`; only while no other thread minds which warnings are shown."""
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.filterwarnings("ignore", r"`torch\.jit", DeprecationWarning)
+        yield
+
+
+def traced(compute: Traced, examples: Sequence[Any]) -> Traced:
+    """Return what does the same as `compute`, traced with examples of its arguments and warmed up with them."""
+    trace: Traced = torch.jit.trace(compute, tuple(examples), check_trace=False)  # type: ignore[no-untyped-call]
+    for _ in range(WARM_UP_RUNS):
+        trace(*examples)
+    return trace
+
+
+def packed_linears(*modules: nn.Module) -> list[PackedLinear]:
+    """Return the packed layers in the modules, in their order."""
+    return [part for module in modules for part in module.modules() if isinstance(part, PackedLinear)]
+
+
+def matrices(linears: Sequence[PackedLinear]) -> list[Tensor]:
+    """Return what a trace takes for `Products.use`, never an empty list: the tracer can't tell what is in it."""
+    return [linear.packed for linear in linears] or [torch.empty(0)]
+
+
+class Products:
+    """Linear layers while they are traced: the tracer takes packed matrices only from outside."""
+
+    def __init__(self, linears: Sequence[PackedLinear]) -> None:
+        self._linears = linears
+        self._product: Any = torch._C._create_function_from_graph("product", torch._C.parse_ir(PRODUCT))
+        self._packed: dict[PackedLinear, Tensor] = {}
+
+    def use(self, packed: Sequence[Tensor]) -> None:
+        """Take the matrices from here from now on."""
+        self._packed = dict(zip(self._linears, packed, strict=False))
+
+    def __call__(self, linear: nn.Module, x: Tensor) -> Tensor:
+        """Return […, out] of x […, in]; the caller sees to it that there are not too many different counts of rows."""
+        if isinstance(linear, PackedLinear):
+            packed: Tensor = self._product(x, self._packed[linear], linear.bias)
+            return packed
+        plain: Tensor = linear(x)
+        return plain
+
+
+class Norm:
+    """An RMSNorm: x · √H · gain / √(x · x + H · eps)."""
+
+    def __init__(self, norm: RMSNorm, size: int) -> None:
+        self._gain: Tensor = norm.gain * size**0.5
+        self._least = torch.tensor((size * norm.eps) ** 0.5)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return x […, H] normed."""
+        return (x * self._gain).div_(self._divisor(x))
+
+    def add(self, x: Tensor, added: Tensor) -> Tensor:
+        """Return x and what is normed before it is added, both […, H]."""
+        total: Tensor = torch.addcdiv(x, added * self._gain, self._divisor(added))
+        return total
+
+    def _divisor(self, x: Tensor) -> Tensor:
+        lengths: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return torch.hypot(lengths, self._least)
