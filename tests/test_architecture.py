@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up: a module imports only from its own layer or from those before it.
 LAYERS = [
     ["errors", "speech"],
-    ["seeds", "hub", "batching", "memory", "judging", "fingerprint"],
+    ["seeds", "hub", "batching", "tracing", "memory", "judging", "fingerprint"],
     ["text", "audio", "subtitles"],
     ["planning", "timeline"],
     ["mastering"],

@@ -160,6 +160,7 @@ class Synthesizer:
         pack_linears(network)
         codec_place = codec_directory(model)
         codec = Codec.load(codec_place, place)
+        codec.trace()
         codec.batched &= not deterministic  # what it decodes together it rounds by what else is there
         _check_codec(codec, config, directory)
         voices = read_built_in_voices(directory, config.audio_vocab_size)

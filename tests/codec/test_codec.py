@@ -57,6 +57,17 @@ def test_a_batch_sounds_as_its_items_do_alone(config: CodecConfig) -> None:
         assert_close(sound, codec.decode_batch([item])[0])
 
 
+@pytest.mark.parametrize("config", [TOY_16K, TOY_44K])
+def test_a_traced_codec_gives_the_same_bits_for_every_length(config: CodecConfig) -> None:
+    items = random_items(1, 15, 16, 17, 64, 90)
+    codec = Codec(toy_decoder(config))
+    expected = codec.decode_batch(items)
+    codec.trace()
+    assert codec.traced
+    for sound, same in zip(codec.decode_batch(items), expected, strict=True):
+        assert np.array_equal(sound, same)
+
+
 def test_on_a_cpu_an_item_has_the_same_bits_whatever_else_waits() -> None:
     codec = Codec(toy_decoder(TOY_44K))
     items = random_items(30, 1, 25, 28)

@@ -5,6 +5,8 @@ Letters in shape comments: B items of a pass, T frames of the longest of them, N
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,9 @@ from voice_core.codec.config import FRAMES_PER_SECOND
 from voice_core.codec.decoder import Decoder
 from voice_core.errors import SynthesisError
 from voice_core.hub import checkpoint_directory
+from voice_core.tracing import Traced, traced, tracing
+
+logger = logging.getLogger(__name__)
 
 Codes = Sequence[int] | NDArray[Any] | Tensor  # [frames] whole numbers
 
@@ -30,6 +35,9 @@ MAX_PASS_FRAMES = 4096
 
 # Passes are rounded up to it and masked: libraries choose and keep kernels for every length that they meet.
 FRAMES_MULTIPLE = 16
+
+# What the tracer warns of: that levels become constants, and that a GroupNorm asks if it has more than one number.
+HARMLESS = "torch.tensor results are registered as constants|Converting a tensor to a Python boolean"
 
 
 class Codec:
@@ -49,6 +57,7 @@ class Codec:
         self._device = torch.device(device)
         self._config = decoder.config
         self.batched = self._device.type != "cpu" if batched is None else batched
+        self._traced: tuple[Traced, Traced] | None = None  # for a pass without padding, and for one with it
         # [codebook_size] the codebook index of each code that may be said
         self._code_map = None if self._config.code_map is None else np.array(self._config.code_map)
 
@@ -56,6 +65,29 @@ class Codec:
     def load(cls, directory_or_id: str | Path, device: str | torch.device = "cpu") -> Codec:
         """Load a checkpoint from a directory or the Hugging Face hub; CheckpointError if that fails."""
         return cls(load_decoder(checkpoint_directory(str(directory_or_id))), device)
+
+    def trace(self) -> None:
+        """On a CPU, run passes without Python from now on: the same to the bit, and the decoder keeps Python's lock."""
+        if self._device.type != "cpu":
+            return
+
+        def decode(codes: Tensor, *lengths: Tensor) -> Tensor:
+            sounds: Tensor = self._decoder(codes, *lengths)
+            return sounds
+
+        codes, lengths = torch.zeros(1, FRAMES_MULTIPLE, dtype=torch.int64), torch.tensor([FRAMES_MULTIPLE - 1])
+        self._decoder.requires_grad_(False)
+        try:
+            with tracing():
+                warnings.filterwarnings("ignore", HARMLESS)
+                self._traced = traced(decode, [codes]), traced(decode, [codes, lengths])
+        except Exception as error:  # the tracer of another torch, say; sound without it comes later but is right
+            logger.warning("The codec could not be traced, it runs in Python: %s", error, exc_info=True)
+
+    @property
+    def traced(self) -> bool:
+        """Whether passes run without Python."""
+        return self._traced is not None
 
     @property
     def sample_rate(self) -> int:
@@ -137,7 +169,15 @@ class Codec:
         lengths = torch.tensor(frames, device=self._device) if padded else None
         # cuDNN would convolve in TF32 unless it is told not to; 10 bits would tell a batch from its items.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            sounds = self._decoder(torch.from_numpy(codes).to(self._device), lengths)  # [B, N of the width]
+            sounds = self._sounds(torch.from_numpy(codes).to(self._device), lengths)  # [B, N of the width]
         # Copies, so that a short sound doesn't keep the whole pass in memory.
         samples = [count * self.samples_per_frame for count in frames]
         return [sound[:end].copy() for sound, end in zip(sounds.cpu().numpy(), samples, strict=True)]
+
+    def _sounds(self, codes: Tensor, lengths: Tensor | None) -> Tensor:
+        if self._traced is None:
+            sounds: Tensor = self._decoder(codes, lengths)
+        else:
+            whole, padded = self._traced
+            sounds = whole(codes) if lengths is None else padded(codes, lengths)
+        return sounds

@@ -29,9 +29,10 @@ from voice_core.decoding.sampling import Demand, Drawn, draw_from, few_best, kep
 from voice_core.decoding.slots import Slots
 from voice_core.decoding.state import TOO_EARLY_LOGIT, RowState
 from voice_core.decoding.traced_reading import traced_reading
-from voice_core.decoding.tracing import Norm, Products, Traced, matrices, packed_linears, traced, tracing
+from voice_core.decoding.tracing import Norm, Products, matrices, packed_linears
 from voice_core.model.network import DecoderLayer, Network, RMSNorm, rotation_at, step_positions, weigh
 from voice_core.model.packing import PackedLinear
+from voice_core.tracing import Traced, traced, tracing
 
 logger = logging.getLogger(__name__)
 

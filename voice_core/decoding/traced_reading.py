@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voice_core.decoding.tracing import Norm, Products, Traced, matrices, packed_linears, traced, tracing
+from voice_core.decoding.tracing import Norm, Products, matrices, packed_linears
 from voice_core.model.config import ModelConfig, StackConfig
 from voice_core.model.network import (
     CrossMemory,
@@ -32,6 +32,7 @@ from voice_core.model.network import (
     weigh,
 )
 from voice_core.model.packing import rounded_up
+from voice_core.tracing import Traced, traced, tracing
 
 logger = logging.getLogger(__name__)
 

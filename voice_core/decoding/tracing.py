@@ -1,15 +1,8 @@
-"""Computations on a CPU that torch's own interpreter runs, without Python and without its lock.
-
-torch.jit.trace writes down what a function does with tensors, once; sizes are read from what goes in, so one trace
-serves all of them. torch would have us compile instead: that takes longer than a hundred requests do, for every size,
-and needs a C++ compiler.
-"""
+"""Parts of networks while they are traced: linear layers, packed ones too, and norms in few operations."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,8 +10,6 @@ from torch import Tensor, nn
 
 from voice_core.model.network import RMSNorm
 from voice_core.model.packing import PackedLinear
-
-WARM_UP_RUNS = 3  # torch's interpreter prepares a trace in its first two runs
 
 # The product of a packed layer. The tracer can't record the operator itself, for its list of optional numbers.
 PRODUCT = """
@@ -29,24 +20,6 @@ graph(%x : Tensor, %packed : Tensor, %bias : Tensor?):
   %product : Tensor = mkldnn::_linear_pointwise(%x, %packed, %bias, %nothing, %numbers, %algorithm)
   return (%product)
 """
-
-Traced = Callable[..., Any]  # takes tensors, gives tensors
-
-
-@contextmanager
-def tracing() -> Iterator[None]:
-    """Around `traced`; only while no other thread minds which warnings are shown."""
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.filterwarnings("ignore", r"`torch\.jit", DeprecationWarning)
-        yield
-
-
-def traced(compute: Traced, examples: Sequence[Any]) -> Traced:
-    """Return what does the same as `compute`, traced with examples of its arguments and warmed up with them."""
-    trace: Traced = torch.jit.trace(compute, tuple(examples), check_trace=False)  # type: ignore[no-untyped-call]
-    for _ in range(WARM_UP_RUNS):
-        trace(*examples)
-    return trace
 
 
 def packed_linears(*modules: nn.Module) -> list[PackedLinear]:
