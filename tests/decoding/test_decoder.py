@@ -182,10 +182,11 @@ def test_rows_admitted_while_others_speak_say_the_same() -> None:
 
 def test_samples_of_one_text_share_its_encoder_row_and_prefill() -> None:
     network = toy_network()
+    decoder = decoder_of(network)  # the first one of a network traces its parts
     seen = []
     hook = network.encoder.embedding.register_forward_hook(lambda _m, ids, _o: seen.append(ids[0].shape[0]))
     rows = [Row((5, 6, 7), 40, seed=seed) for seed in range(6)] + [Row((8, 9), 40)]
-    decoder_of(network).speak(rows)
+    decoder.speak(rows)
     hook.remove()
     assert seen == [2]
 

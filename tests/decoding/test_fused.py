@@ -152,7 +152,7 @@ def drawn_by_kernel(decoder: BatchDecoder, logits: Tensor) -> None:
     largest = padded.view(rows, ours._tiles, -1).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).amax(2)
     bits = largest.view(torch.int32)
     ours._best[:rows] = (bits ^ ((bits >> 31) & 0x7FFFFFFF)) ^ -0x80000000
-    ours.draw(slice(0, rows), Demand.of([Sampling(top_k=100)], logits.shape[1]))
+    ours.pick(slice(0, rows), Demand.of([Sampling(top_k=100)], logits.shape[1]))
 
 
 def drawn_by_torch(decoder: BatchDecoder, logits: Tensor) -> None:
@@ -218,10 +218,10 @@ def test_kernels_are_trusted_if_they_compute_what_torch_computes(caplog: pytest.
     decoder = fused_decoder(small_network())
     ours, slots, state = decoder._fused, decoder.slots, decoder._state
     assert ours is not None
-    assert trial.works(ours, slots, state, decoder._think_by_torch)
+    assert trial.works(ours, slots, state, decoder._plain)
     assert not any(column.any() for column in (slots.keys, slots.values, *slots.text, state.filled, state.last_code))
     others = FusedStep(small_network(seed=1), slots, state, FEW_PROGRAMS)
-    assert not trial.works(others, slots, state, decoder._think_by_torch)
+    assert not trial.works(others, slots, state, decoder._plain)
     assert "hidden states are" in caplog.text
 
 
@@ -234,7 +234,7 @@ def test_kernels_that_fail_are_left_alone(caplog: pytest.LogCaptureFixture, monk
         raise RuntimeError("out of resource: shared memory")
 
     monkeypatch.setattr(ours, "think", out_of_resources)
-    assert not trial.works(ours, decoder.slots, decoder._state, decoder._think_by_torch)
+    assert not trial.works(ours, decoder.slots, decoder._state, decoder._plain)
     assert "out of resource: shared memory" in caplog.text
 
 

@@ -88,6 +88,8 @@ def test_texts_are_padded_to_few_counts_of_rows() -> None:
     assert [rounded_tokens(1, tokens) for tokens in (3, 16, 17, 60, 100)] == [3, 16, 18, 60, 104]
     assert rounded_tokens(3, 19) == 20
     assert len({3 * rounded_tokens(3, tokens) for tokens in range(1, 80)}) < 30
+    for texts in range(1, 129):  # an odd number of more than sixteen never makes a round count
+        assert all(0 <= rounded_tokens(texts, tokens) - tokens <= max(7, tokens // 8) for tokens in range(1, 200))
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

@@ -20,20 +20,19 @@ from functools import partial
 from itertools import count
 
 import torch
-from torch import Tensor
 
 from voice_core.decoding import trial
 from voice_core.decoding.fused import fused_step
 from voice_core.decoding.graphs import Computation, Recorder, Recordings, Shape, shapes_up_to
-from voice_core.decoding.noise import uniform
+from voice_core.decoding.plain import PlainStep
 from voice_core.decoding.prefill import Prefilled, prefill
 from voice_core.decoding.rows import Row, SpokenRow
-from voice_core.decoding.sampling import Demand, draw
-from voice_core.decoding.slots import Slots, StepMemory
-from voice_core.decoding.state import REASONS, TOO_EARLY_LOGIT, RowState
+from voice_core.decoding.sampling import Demand
+from voice_core.decoding.slots import Slots
+from voice_core.decoding.state import REASONS, RowState
 from voice_core.decoding.traced import Length, traced_step
 from voice_core.errors import RequestError, SynthesisError
-from voice_core.model.network import Masks, Network, additive, step_positions, whole
+from voice_core.model.network import Network
 
 # On a GPU the host looks only so often which rows ended: asking makes it wait for the step.
 GPU_STEPS_BETWEEN_LOOKS = 4
@@ -127,9 +126,10 @@ class BatchDecoder:
         self._numbers = count()
         self._live: list[_Live] = []  # slot by slot
         self._state = RowState(max_rows, frames, self.config, network.device, network.dtype)
-        fused = fused_step(network, self.slots, self._state)
-        works = fused is not None and trial.works(fused, self.slots, self._state, self._think_by_torch)
-        self._fused = fused if works else None
+        self._plain = PlainStep(network, self.slots, self._state)
+        self._fused = fused_step(network, self.slots, self._state)
+        if self._fused is not None and not trial.works(self._fused, self.slots, self._state, self._plain):
+            self._fused = None
         self._traced = traced_step(network, self.slots, self._state) if traced and recorder is None else None
         self._look_around()
         self._recordings = Recordings()
@@ -296,28 +296,13 @@ class BatchDecoder:
 
     def _think(self, shape: Shape) -> None:
         """Take the last codes in; the hidden states that the next ones are drawn from go to the rows' state."""
-        if self._fused is not None:
-            self._fused.think(shape)
-        elif self._traced is not None:
-            self._traced.think(shape)
-        else:
-            self._think_by_torch(shape)
+        (self._fused or self._traced or self._plain).think(shape)
 
-    def _think_by_torch(self, shape: Shape) -> None:
-        rows, state = slice(0, shape.rows), self._state
-        place = state.filled[rows]  # [B]
-        hidden = whole(
-            self.network.decoder.pieces(
-                state.last_code[rows, None],
-                step_positions(self.config, place, state.total_frames[rows])[:, None],
-                self._masks(place, shape.frames),
-                StepMemory(self.slots, place, shape.frames),
-                self.slots.text_view(shape.rows, shape.text_tokens),
-                self._text_mask(state.text_tokens[rows], shape.text_tokens),
-            )
-        )
-        state.hidden[rows] = hidden[:, 0]
-        state.filled[rows] += state.occupied[rows]
+    def _draw(self, rows: slice, demand: Demand) -> None:
+        """Draw a code from the hidden state of each of the rows and note which of them end with it."""
+        drawn = any(step.draw(rows, demand) for step in (self._fused, self._traced) if step is not None)
+        if not drawn:
+            self._plain.draw(rows, demand)
 
     def retire(self) -> list[tuple[int, Outcome]]:
         """Take out the rows that ended and return their numbers with what they said.
@@ -364,26 +349,6 @@ class BatchDecoder:
                 self.step()
         return [spoken[place] for place in range(len(rows))]
 
-    def _draw(self, rows: slice, demand: Demand) -> None:
-        """Draw a code from the hidden state of each of the rows and note which of them end with it."""
-        if self._traced is not None and self._traced.draw(rows, demand):
-            return
-        state = self._state
-        logits = self._logits(rows) if self._fused is None else self._fused.logits(rows)
-        if self._fused is not None and any(other.holds(demand) for other in self._fused.demands):
-            self._fused.draw(rows, demand)
-            return
-        noise = uniform(state.keys[rows], state.steps[rows])
-        state.record(rows, draw(logits, state.options.rows(rows), noise, demand))
-
-    def _logits(self, rows: slice) -> Tensor:
-        """Return what the rows' hidden states say next, [B, V]; the end code's is put down while it is too early."""
-        state, end_code = self._state, self.config.end_code
-        logits: Tensor = self.network.head(state.hidden[rows]).float()  # sums need float32, also in bf16 models
-        too_early = state.steps[rows] < self.config.earliest_end_frame
-        logits[:, end_code] = logits[:, end_code].masked_fill(too_early, TOO_EARLY_LOGIT)
-        return logits
-
     def _leave(self, slot: int) -> tuple[int, Outcome]:
         """Take a row out of its slot."""
         live, outcome = self._live[slot], self._outcome(slot)
@@ -418,23 +383,6 @@ class BatchDecoder:
         shift = self.config.code_shift
         ids = tuple(code - shift for code in self._state.codes[slot, :length].tolist())
         return SpokenRow(ids, reason, self.config.audio_vocab_size)
-
-    def _masks(self, place: Tensor, longest: int) -> Masks:
-        """A row sees its own frames up to the new one; a sliding layer only the last `window` of them."""
-        index = torch.arange(longest, device=place.device)
-        visible = (index <= place[:, None])[:, None, None, :]  # [B, 1, 1, F]
-        masks: dict[int | None, Tensor | None] = {}
-        for window in set(self.config.decoder.windows):
-            seen = visible
-            if window is not None and window < longest:
-                seen = visible & (index > place[:, None] - window)[:, None, None, :]
-            masks[window] = additive(seen, self.network.dtype)
-        return masks
-
-    def _text_mask(self, lengths: Tensor, tokens: int) -> Tensor:
-        """The padding of a text is visible to nobody: additive mask [B, 1, 1, T]."""
-        visible = torch.arange(tokens, device=lengths.device) < lengths[:, None]
-        return additive(visible[:, None, None, :], self.network.dtype)
 
 
 def _rounded_up(length: int) -> int:

@@ -183,11 +183,16 @@ class FusedStep:
         )
         return self._logits[:count]
 
-    def draw(self, rows: slice, demand: Demand) -> None:
-        """Draw a code from the `logits` of the rows, which were computed just before, and note it.
+    def draw(self, rows: slice, demand: Demand) -> bool:
+        """Draw a code from the hidden state of each of the rows and note it; False, if the demand is too large."""
+        if not any(other.holds(demand) for other in self.demands):
+            return False
+        self.logits(rows)
+        self.pick(rows, demand)
+        return True
 
-        The demand must be one that the first or the second of `demands` holds.
-        """
+    def pick(self, rows: slice, demand: Demand) -> None:
+        """Draw a code for each of the rows from their `logits`, which were computed just before, and note it."""
         state = self._state
         options = state.options
         self._launch(

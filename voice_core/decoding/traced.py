@@ -84,7 +84,7 @@ class TracedStep:
         self._drawing.clear()
 
     def think(self, shape: Shape) -> None:
-        """Take the last codes in, see BatchDecoder._think."""
+        """Take the last codes in, see PlainStep.think."""
         if self._thinking is None or self._thinking[0]._replace(frames=shape.frames) != shape:
             self._thinking = (shape, *self._thinking_of(shape))
         _, behind, views = self._thinking
@@ -92,7 +92,7 @@ class TracedStep:
         self._traces.think[len(behind)](places, *views)
 
     def draw(self, rows: slice, demand: Demand) -> bool:
-        """Draw a code for each of the rows and note it, see BatchDecoder._draw.
+        """Draw a code for each of the rows and note it, see PlainStep.draw.
 
         False, and nothing is noted, if that takes no candidates or all, or if more ids tie than were looked at.
         """

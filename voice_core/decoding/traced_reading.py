@@ -103,10 +103,14 @@ def traced_reading(network: Network) -> TracedReading:
 
 
 def rounded_tokens(texts: int, tokens: int) -> int:
-    """Return the tokens that so many texts are padded to, so that packed layers meet few counts of rows."""
-    while rounded_up(texts * tokens) != texts * tokens:
-        tokens += 1
-    return tokens
+    """Return the tokens that so many texts are padded to, so that packed layers meet few counts of rows.
+
+    At most an eighth more; where no such number will do, as for an odd number of many texts, the next multiple of 8.
+    """
+    for padded in range(tokens, tokens + tokens // 8 + 1):
+        if rounded_up(texts * padded) == texts * padded:
+            return padded
+    return -(-tokens // 8) * 8
 
 
 def _reading(layer: EncoderLayer, stack: StackConfig) -> Traced:

@@ -9,7 +9,7 @@ Letters: B rows, V ids of the speaker.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,6 +17,7 @@ import torch
 from voice_core.decoding.fused import FusedStep
 from voice_core.decoding.graphs import Shape
 from voice_core.decoding.noise import uniform
+from voice_core.decoding.plain import PlainStep
 from voice_core.decoding.sampling import Demand, draw
 from voice_core.decoding.slots import Slots
 from voice_core.decoding.state import RowState
@@ -28,11 +29,11 @@ MOST_APART = 0.05  # of hidden states, in norms; the full model's 26 layers in b
 
 
 @torch.inference_mode()
-def works(fused: FusedStep, slots: Slots, state: RowState, think_by_torch: Callable[[Shape], None]) -> bool:
+def works(fused: FusedStep, slots: Slots, state: RowState, plain: PlainStep) -> bool:
     """Tell if the fused step thinks and draws as torch does; slots and state must be empty, and are so afterwards."""
     try:
         with _company(slots, state) as shape:
-            faults = list(_faults(fused, state, think_by_torch, shape))
+            faults = list(_faults(fused, state, plain, shape))
     except Exception as error:  # of a compiler, a driver, a limit of the GPU: whichever it is, torch goes on
         faults = [repr(error)]
     for fault in faults:
@@ -40,10 +41,10 @@ def works(fused: FusedStep, slots: Slots, state: RowState, think_by_torch: Calla
     return not faults
 
 
-def _faults(fused: FusedStep, state: RowState, think_by_torch: Callable[[Shape], None], shape: Shape) -> Iterator[str]:
+def _faults(fused: FusedStep, state: RowState, plain: PlainStep, shape: Shape) -> Iterator[str]:
     """Compare both computations of a step."""
     rows = slice(0, shape.rows)
-    think_by_torch(shape)
+    plain.think(shape)
     expected = state.hidden[rows].float().clone()
     fused.think(shape)
     apart = float((state.hidden[rows].float() - expected).norm() / expected.norm())
@@ -53,7 +54,7 @@ def _faults(fused: FusedStep, state: RowState, think_by_torch: Callable[[Shape],
     for demand in fused.demands:
         everything = Demand(logits.shape[1], min_p=False, search_ties=False)
         drawn = draw(logits, state.options.rows(rows), uniform(state.keys[rows], state.steps[rows]), everything)
-        fused.draw(rows, demand)
+        fused.pick(rows, demand)
         if not torch.equal(drawn.ids, state.last_code[rows]):
             yield f"of {demand.candidates} candidates others are drawn"
 
