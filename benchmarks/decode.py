@@ -171,13 +171,14 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / statistics.median(times)
 
 
-def decoder_for(network: Network, batch: int, prompt_frames: int, *, graphs: bool) -> BatchDecoder:
+def decoder_for(network: Network, batch: int, prompt_frames: int, *, graphs: bool, traced: bool = True) -> BatchDecoder:
     return BatchDecoder(
         network,
         max_rows=batch,
         max_frames=prompt_frames + max(TARGET_FRAMES, *MIXED_FRAMES) + 8,
         max_tokens=TEXT_TOKENS,
         recorder=CudaRecorder(network.device) if graphs and network.device.type == "cuda" else None,
+        traced=traced,
     )
 
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:  # torch comes with it, and only a replica may pay for that
 
 logger = logging.getLogger("ray.serve")
 
-# The decoder's thread gives Python's lock away hundreds of times a step and must get it back each time. Whoever is busy
-# with Python code meanwhile (the event loop, mostly) may keep it so long; Python's default of 5 ms made a step of 5 ms
-# take 29, this one 13.
+# The decoder's thread gives Python's lock away several times a step (hundreds of times where steps aren't traced) and
+# must get it back each time. Whoever is busy with Python code meanwhile (the event loop, mostly) may keep it so long;
+# before steps were traced, Python's default of 5 ms made a step of 5 ms take 29, this one 13.
 SWITCH_SECONDS = 0.0005
 
 
