@@ -59,7 +59,7 @@ def main() -> None:
 
 def compile_steps(decoder: BatchDecoder) -> float:
     """Let a decoder's passes through the network be compiled; return the seconds that the first steps took."""
-    decoder._think_by_torch = torch.compile(decoder._think_by_torch, dynamic=True)  # type: ignore[method-assign]
+    decoder._plain.think = torch.compile(decoder._plain.think, dynamic=True)  # type: ignore[method-assign]
     numbers = decoder.admit(rows_of([TARGET_FRAMES] * decoder.free_slots, 0))
     start = time.perf_counter()
     for _ in range(FIRST_STEPS):
