@@ -146,8 +146,9 @@ class BatchDecoder:
         shapes = [most] if self.deterministic else shapes_up_to(most)
         if self._fused is not None:
             shapes = self._fused.shapes(shapes)
-        few = [Demand(min(RECORDED_CANDIDATES, vocab_size), min_p=False, search_ties=False)]
-        few = few if self._fused is None else self._fused.demands
+            few = self._fused.demands
+        else:
+            few = [Demand(min(RECORDED_CANDIDATES, vocab_size), min_p=False, search_ties=False)]
         demands = [*few, Demand(vocab_size, min_p=True, search_ties=False)]
         parts: dict[Hashable, Computation] = {shape: partial(self._think, shape) for shape in shapes}
         for rows in dict.fromkeys(shape.rows for shape in shapes):
