@@ -14,7 +14,7 @@ codes alone teach spelling slowly, because a wrong sound costs little where most
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -31,7 +31,7 @@ from training.corpus import Utterance
 from training.teacher import VOICES
 from voice_core.model import network
 from voice_core.model.config import ModelConfig
-from voice_core.model.network import Network, NoMemory, additive, attend, prefill_positions, whole
+from voice_core.model.network import Network, NoMemory, additive, prefill_positions, whole
 from voice_core.model.tokenizer import TextTokenizer
 
 IGNORED = -100  # targets that aren't there; PyTorch's own default
@@ -189,7 +189,7 @@ class Speaker(nn.Module):
         plain.load_state_dict(weights)
         return plain
 
-    def forward(self, batch: Batch, total_frames: Tensor, guidance: float = 0.0) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, total_frames: Tensor, guidance: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
         """Return logits of the next codes [B, S, V * K + specials] and log-probabilities of phonemes [B, 3T, P + 1].
 
         `total_frames` [B] is the length that each row believes it has: the denominator of its progress, plus one.
@@ -202,9 +202,8 @@ class Speaker(nn.Module):
         token = torch.arange(batch.text_ids.shape[1], device=memory.device)
         causal = additive(place[:, None] >= place, memory.dtype)[None, None]
         visible_text = additive((token < batch.text_lengths[:, None])[:, None, None], memory.dtype)
-        if guidance > 0:
-            distance = (batch.places[..., None] - token) / GUIDED_TOKENS  # [B, S, T]
-            visible_text = visible_text - (guidance / 2) * distance.square()[:, None]
+        distance = (batch.places[..., None] - token) / GUIDED_TOKENS  # [B, S, T]
+        visible_text = visible_text - (guidance / 2) * distance.square()[:, None]
         positions = prefill_positions(config, len(place), total_frames).clamp(max=config.progress_scale)
         pieces = network.decoder.pieces(batch.inputs, positions, {None: causal}, NoMemory(), text, visible_text)
         hidden = whole(pieces)  # [B, S, H]
@@ -379,9 +378,12 @@ def disturbed(batch: Batch, config: ModelConfig, generator: torch.Generator) -> 
 
 
 def losses(
-    speaker: Speaker, batch: Batch, total_frames: Tensor, guidance: float = 0.0
+    speaker: Callable[..., tuple[Tensor, Tensor]], batch: Batch, total_frames: Tensor, guidance: Tensor | float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss of the codes, the loss of the phonemes and the share of codes that were the likeliest ones."""
+    """Return the loss of the codes, the loss of the phonemes and the share of codes that were the likeliest ones.
+
+    `speaker` is a `Speaker`, compiled or not.
+    """
     with fast_arithmetic(batch.inputs.device):
         logits, read = speaker(batch, total_frames, guidance)
     logits, targets = logits.float().flatten(0, 1), batch.targets.flatten()
@@ -397,11 +399,12 @@ def losses(
 def fast_arithmetic(device: torch.device) -> Iterator[None]:
     """bfloat16 products, which take half the time of float32 ones on a CPU that has them and on a GPU.
 
-    On a CPU attention stays in float32, whose fused kernel is faster there than bfloat16 in any form. On a GPU cuDNN's
-    may be PyTorch's choice, but it is prepared anew for every shape, and hardly two batches have the same.
+    On a CPU attention is two of these products and a softmax in float32: PyTorch's fused kernel takes nearly twice as
+    long there, and longer still in bfloat16. On a GPU cuDNN's may be PyTorch's choice, but it is prepared anew for every
+    shape, and hardly two batches have the same.
     """
     special: AbstractContextManager[object] = (
-        patch.object(network, "attend", _attend_in_float32)
+        patch.object(network, "attend", _attend_in_products)
         if device.type == "cpu"
         else sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
     )
@@ -409,9 +412,15 @@ def fast_arithmetic(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _attend_in_float32(
+def _attend_in_products(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float | None
 ) -> Tensor:
-    mask = None if mask is None else mask.float()
-    with torch.autocast(queries.device.type, enabled=False):
-        return attend(queries.float(), keys.float(), values.float(), mask, scale, softcap)
+    assert softcap is None, "the embedded voices have none"
+    rows, heads, length, _ = queries.shape
+    kv_heads = keys.shape[1]
+    sharing = queries.reshape(rows, kv_heads, heads // kv_heads * length, -1)  # those of one key/value head together
+    scores = (sharing @ (keys * scale).transpose(-1, -2)).unflatten(2, (-1, length))  # [B, K, N / K, S, F]
+    scores = scores if mask is None else scores + mask[:, None]
+    weights = scores.softmax(-1, dtype=torch.float32)
+    out = (weights.flatten(2, 3) @ values).view(rows, heads, length, -1)
+    return out.transpose(1, 2).reshape(rows, length, -1)

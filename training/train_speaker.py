@@ -79,10 +79,11 @@ def main() -> None:
     seed = arguments.seed + run.step
     stream = Stream(corpus[HELD_OUT:], as_lessons, config, seed=seed, frames=arguments.batch_frames)
     batches = stream.on(device, arguments.workers)
+    compiled = torch.compile(speaker, dynamic=True) if arguments.compile else speaker
     for step in run.steps():
         batch, totals = next(batches)
-        guidance = max(0.0, 1 - step / GUIDED_STEPS)
-        speaking, reading, accuracy = losses(speaker, batch, totals, guidance)
+        guidance = torch.tensor(max(0.0, 1 - step / GUIDED_STEPS))  # as a float, it would be compiled in
+        speaking, reading, accuracy = losses(compiled, batch, totals, guidance)
         figures = {"speaking": speaking, "reading": reading, "accuracy": accuracy}
         run.learn(speaking + READING_WEIGHT * reading, **figures)
         if (step + 1) % VALIDATE_EVERY_STEPS == 0:
@@ -145,6 +146,7 @@ def _arguments() -> Namespace:
         "--decay-steps", type=int, help="so many last steps at a falling rate; a fifth of all if not said"
     )
     parser.add_argument("--batch-frames", type=int, default=FRAMES_PER_BATCH, help="at most; a GPU takes many more")
+    parser.add_argument("--compile", action="store_true", help="let PyTorch compile the step; needs a C++ compiler")
     parser.add_argument("--workers", type=int, default=0, help="processes that make the batches, besides this one")
     parser.add_argument(
         "--keep", type=int, nargs="+", default=(), metavar="STEP", help="steps whose voice is kept, in OUT/step-STEP"
