@@ -1,10 +1,12 @@
 import logging
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 
 from tests.decoding.test_decoder import different_rows
 from tests.toy import AUDIO_VOCAB, toy_config, toy_network
+from voice_core.decoding import tracing
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.rows import Row
 from voice_core.decoding.traced import Length, in_groups
@@ -60,6 +62,24 @@ def test_a_traced_step_gives_the_hidden_states_of_one_in_python(changes: dict[st
     for decoder in decoders:
         decoder.admit(different_rows(network.config, 5))
     for _ in range(30):
+        for decoder in decoders:
+            decoder.step()
+        ours, theirs = map(hidden_of, decoders)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_rows_of_zeros_beside_few_rows_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = toy_network(**stack_of(attention_bias=True))
+    pack_linears(network)
+    with_zeros = MagicMock(wraps=tracing.PRODUCT_OF_FEW)
+    monkeypatch.setattr(tracing, "PRODUCT_OF_FEW", with_zeros)
+    monkeypatch.setattr(tracing, "MORE_THAN_A_CACHE_BYTES", 0)
+    decoders = [decoder_of(network, traced=traced) for traced in (True, False)]
+    with_zeros.replace.assert_called()
+    for decoder in decoders:
+        decoder.admit(different_rows(network.config, rows))
+    for _ in range(10):
         for decoder in decoders:
             decoder.step()
         ours, theirs = map(hidden_of, decoders)

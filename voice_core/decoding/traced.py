@@ -223,7 +223,7 @@ def _thinking(network: Network) -> Traced:
     stack = config.decoder
     heads, kv_heads, size = stack.heads, stack.kv_heads, stack.head_dim
     norms = {norm: Norm(norm, stack.hidden_size) for norm in decoder.modules() if isinstance(norm, RMSNorm)}
-    product = Products(_packed_linears(network))
+    product = Products(_packed_linears(network), few_rows=True)
 
     def turn(x: Tensor, cos: Tensor, sin: Tensor) -> None:
         """Turn [B, N, D] by its row's position, in place; see `rotate`."""
@@ -313,7 +313,7 @@ def _masks(
 
 def _drawing(network: Network, state: RowState, *, min_p: bool) -> Traced:
     """Return the function that draws from the rows' hidden states and tells if more ids tie than it looked at."""
-    config, product = network.config, Products(_packed_linears(network))
+    config, product = network.config, Products(_packed_linears(network), few_rows=True)
 
     def draw(candidates: Tensor, packed: list[Tensor], *columns: Tensor) -> tuple[Tensor, ...]:
         product.use(packed)
