@@ -11,8 +11,10 @@ soon as it has ended. All have as many slots as the product takes on a CPU, wher
 Requests have one to five sentences, the same for all. Four loads:
 
 1. closed loop: so many callers, each of whom sends the next request as soon as the answer has come. What counts are
-   the answers of a time that begins when every caller has had one. A server's saturation is what it answers to the most
-   callers, who leave none of its slots empty: characters a second, told as requests of the mean length.
+   the answers of a time that begins when every caller has had one. A server's saturation is what it speaks for the most
+   callers, who leave none of its slots empty: frames a second, told as requests of the mean length. (Not what it
+   answers to them meanwhile: when every caller has just had an answer the house is full of rows that have just begun,
+   and what is spoken of them is answered too late to count.)
 2. rising: requests come at Poisson times, whatever comes back (an open loop), at rates up to more than the saturation
    of the server as it is delivered, the one that admits in flight.
 3. compared: all meet COMPARED_SHARE of that saturation, again at Poisson times: the same load, with in-flight admission
@@ -158,8 +160,13 @@ class Stretch:
     row_steps: int  # codes that it drew
 
     @property
-    def requests_of_mean_length_per_second(self) -> float:
-        return sum(answer.characters for answer in self.answers) / MEAN_CHARACTERS / self.wall_seconds
+    def frames_of_a_character(self) -> float:
+        """Return how many a character takes, if no other requests were spoken meanwhile."""
+        return self.row_steps / sum(answer.characters for answer in self.answers)
+
+    def requests_per_second(self, frames_of_a_request: float) -> float:
+        """Return how many of such requests were spoken a second."""
+        return self.row_steps / frames_of_a_request / self.wall_seconds
 
     def summary(self) -> dict[str, Any]:
         """Return mean and percentiles of each metric, in seconds (audio_rtf: a ratio), and what holds for all."""
@@ -189,9 +196,11 @@ class Service:
         """Let the door wait so long for more segments before it hands them on."""
         await self._synthesizer.reconfigure.remote(Admission(window_seconds=seconds).model_dump())
 
-    async def single_requests(self, count: int, *, streamed: bool = False) -> list[Answer]:
+    async def single_requests(self, count: int, *, streamed: bool = False) -> Stretch:
         """Send requests one by one, each into an empty house."""
-        return [await self._speak(body) for body in itertools.islice(request_bodies(streamed=streamed), count)]
+        before, start = await self._counters(), time.perf_counter()
+        answers = [await self._speak(body) for body in itertools.islice(request_bodies(streamed=streamed), count)]
+        return await self._stretch(answers, time.perf_counter() - start, before)
 
     async def open_loop(
         self, requests_per_second: float, seconds: float, turn: int = 0, *, streamed: bool = False
@@ -297,8 +306,9 @@ async def main() -> None:
 
 async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, Any], list[list[object]]]:
     """Put every load on the servers; return the summary and the rows of the table."""
-    unloaded_seconds = await unloaded(services, plan.single_requests)
-    summary: dict[str, Any] = {"unloaded_p50": round(unloaded_seconds, 4)}
+    single = pooled_of(await unloaded(services, plan.single_requests))
+    frames_of_a_request = single.frames_of_a_character * MEAN_CHARACTERS
+    summary: dict[str, Any] = {"unloaded_p50": single.summary()["audio_e2e"]["p50"]}
     rows: list[list[object]] = []
 
     summary["closed_loop"] = closed = {mode: {} for mode in TWO_MODES}
@@ -307,7 +317,7 @@ async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, 
         stretch = await services[mode].closed_loop(callers, plan.closed_seconds)
         closed[mode][str(callers)] = stretch.summary()
         rows += table_rows(mode, f"closed loop, callers: {callers}", stretch.summary(), METRICS)
-        most[mode] = round(stretch.requests_of_mean_length_per_second, 3)  # it is the last ones who fill the house
+        most[mode] = round(stretch.requests_per_second(frames_of_a_request), 3)  # the last ones fill the house
     summary["saturation_requests_per_s"] = most
 
     summary["rising"] = rising = {mode: {} for mode in TWO_MODES}
@@ -347,14 +357,14 @@ def in_turn(modes: Sequence[str], turn: int) -> Sequence[str]:
     return modes[::-1] if turn % 2 else modes
 
 
-async def unloaded(services: dict[str, Service], count: int) -> float:
-    """Return the median latency, in seconds, of single requests in an empty house."""
-    singles: list[Answer] = []
+async def unloaded(services: dict[str, Service], count: int) -> list[Stretch]:
+    """Return single requests to each of the services, in an empty house."""
+    singles = []
     for of_mode in services.values():
         await of_mode.single_requests(FIRST_REQUESTS)
         await of_mode.single_requests(FIRST_REQUESTS, streamed=True)
-        singles += await of_mode.single_requests(count)
-    return statistics.median(answer.e2e_seconds for answer in singles)
+        singles.append(await of_mode.single_requests(count))
+    return singles
 
 
 async def service(options: argparse.Namespace, mode: str) -> Service:
@@ -434,7 +444,10 @@ def leaving_together() -> Any:
 
 def pooled(mode: str, turns: Sequence[tuple[str, Stretch]]) -> Stretch:
     """Return the turns of one server as one stretch."""
-    stretches = [stretch for of_mode, stretch in turns if of_mode == mode]
+    return pooled_of([stretch for of_mode, stretch in turns if of_mode == mode])
+
+
+def pooled_of(stretches: Sequence[Stretch]) -> Stretch:
     return Stretch(
         answers=[answer for stretch in stretches for answer in stretch.answers],
         wall_seconds=sum(stretch.wall_seconds for stretch in stretches),
