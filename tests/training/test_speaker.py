@@ -1,5 +1,6 @@
 """What the speaker learns from: batches with an end, voice prompts, disturbed inputs, codes that voices share."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,6 +200,27 @@ def test_guidance_makes_far_text_invisible(config: ModelConfig) -> None:
             for guidance in (0.0, 1.0)
         )
     assert (free[0] - free[1]).abs().max() > 100 * (led[0] - led[1]).abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_a_compiled_speaker_learns_the_same(config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    speaker = Speaker(new_network(config), ["a", "b"])
+    compiled = torch.compile(speaker, dynamic=True)
+    for frames, guidance in ((40, 1.0), (50, 0.5), (50, 0.0)):
+        batch = collate([lesson(frames), lesson(frames - 9, code=600, voice=1)], config)
+        told = []
+        for each in (speaker, compiled):
+            speaker.zero_grad()
+            speaking, reading, _ = losses(each, batch, batch.lengths.float(), torch.tensor(guidance))
+            (speaking + reading).backward()
+            gradients = torch.cat([parameter.grad.flatten() for parameter in speaker.parameters()])
+            told.append((speaking.item(), reading.item(), gradients))
+        ours, theirs = told
+        assert ours[:2] == pytest.approx(theirs[:2], rel=1e-2)
+        assert torch.nn.functional.cosine_similarity(ours[2], theirs[2], dim=0) > 0.99
 
 
 def test_the_written_tokenizer_is_the_packaged_one(tmp_path: Path) -> None:
