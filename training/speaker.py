@@ -399,8 +399,8 @@ def losses(
 def fast_arithmetic(device: torch.device) -> Iterator[None]:
     """bfloat16 products, which take half the time of float32 ones on a CPU that has them and on a GPU.
 
-    On a CPU attention is two of these products and a softmax in float32: PyTorch's fused kernel takes nearly twice as
-    long there, and longer still in bfloat16. On a GPU cuDNN's may be PyTorch's choice, but it is prepared anew for
+    On a CPU attention is two of these products and a softmax in float32: PyTorch's fused kernel takes
+    longer there, and longer still in bfloat16. On a GPU cuDNN's may be PyTorch's choice, but it is prepared anew for
     every shape, and hardly two batches have the same.
     """
     special: AbstractContextManager[object] = (

@@ -43,7 +43,7 @@ graph(%x : Tensor, %packed : Tensor, %bias : Tensor?):
       -> (%whole)
   return (%product)
 """
-# oneDNN reads a matrix of 512 x 4096 at 14 GB/s for one row, 13 for two, 19 for four to six (one thread of a Zen 5).
+# oneDNN reads a matrix more slowly for one row or two than for four: benchmarks/compare.py --batch 1 2 4 shows it.
 # What is still in a cache is faster without rows of zeros, and a model of so many bytes is in none.
 LEAST_ROWS = 4
 MORE_THAN_A_CACHE_BYTES = 64 << 20
@@ -63,7 +63,7 @@ class Products:
     """Linear layers while they are traced: the tracer takes packed matrices only from outside."""
 
     def __init__(self, linears: Sequence[PackedLinear], *, few_rows: bool = False) -> None:
-        """Take the layers; with `few_rows`, what goes in is [B, in], and B may be 1 or 2."""
+        """Take the layers; with `few_rows`, what goes in is [B, in], and B may be less than `LEAST_ROWS`."""
         self._linears = linears
         large = sum(matrix.numel() * matrix.element_size() for matrix in matrices(linears)) > MORE_THAN_A_CACHE_BYTES
         graph = PRODUCT_OF_FEW.replace("LEAST_ROWS", str(LEAST_ROWS)) if few_rows and large else PRODUCT
