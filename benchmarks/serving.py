@@ -8,18 +8,20 @@ while others of its pass still speak, answers leave when the last of them has en
 the next pass begins at once. `early` is what the setting in_flight: false does: rows wait likewise, but each leaves as
 soon as it has ended. All have as many slots as the product takes on a CPU, where more of them speak no faster.
 
-Requests have one to five sentences, the same for all. Four loads:
+Requests are the same for all, and of two kinds: utterances, one sentence each, as the peers' benchmarks send them (a
+line of Seed-TTS), and texts of one to five sentences. Loads are told in frames a second, so that they are as heavy
+whatever the requests are:
 
-1. closed loop: so many callers, each of whom sends the next request as soon as the answer has come. What counts are
-   the answers of a time that begins when every caller has had one. A server's saturation is what it speaks for the most
-   callers, who leave none of its slots empty: frames a second, told as requests of the mean length. (Not what it
-   answers to them meanwhile: when every caller has just had an answer the house is full of rows that have just begun,
-   and what is spoken of them is answered too late to count.)
-2. rising: requests come at Poisson times, whatever comes back (an open loop), at rates up to more than the saturation
-   of the server as it is delivered, the one that admits in flight.
+1. closed loop: so many callers, each of whom sends the next text as soon as the answer has come. What counts are the
+   answers of a time that begins when every caller has had one. A server's saturation is what it speaks for the most
+   callers, who leave none of its slots empty. (Not what it answers to them meanwhile: when every caller has just had an
+   answer the house is full of rows that have just begun, and what is spoken of them is answered too late to count.)
+2. rising: texts come at Poisson times, whatever comes back (an open loop), at rates up to more than the saturation of
+   the server as it is delivered, the one that admits in flight.
 3. compared: all meet COMPARED_SHARE of that saturation, again at Poisson times: the same load, with in-flight admission
-   and without it. The ratios are taken here.
-4. streams: the same load, but sound is sent as it is spoken.
+   and without it, in utterances and, because a text waits for the longest of its own rows wherever it is spoken, in
+   texts. The ratios are taken here.
+4. streams: the same load in texts, but sound is sent as it is spoken.
 
 All loads but the streams are of whole answers. For these the ingress hands over all segments of a request at once; of a
 stream it holds all but the first back until that one is spoken, which suits rows that are admitted in flight and costs
@@ -43,7 +45,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,13 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray import serve
 
+from benchmarks.gathering import leaving_together
 from benchmarks.reporting import report, table
 from deployments import app
 from deployments.app import build
 from deployments.settings import Admission, Settings
 from deployments.synthesizer import Synthesizer
-from voice_core.decoding.engine import Engine, EngineCounters, RowHandle
-from voice_core.decoding.rows import SpokenRow
-from voice_core.speech import Segment, Speech
+from voice_core.decoding.engine import EngineCounters
 
 # One to eight seconds each, as texts are: rows of 50 to 400 frames, as in the comparison of mixed lengths.
 SENTENCES = (
@@ -81,12 +81,8 @@ SENTENCES = (
     "Every road out of the valley was closed, so they stayed with the farmer until the snow had melted.",
     "The old clock in the hall had stopped at ten past four, and nobody in the house knew how to mend it.",
 )
-SENTENCES_OF_A_REQUEST = (1, 5)
-
 RISING_TURN, CLOSED_TURN = 99, 98  # requests and times unlike those that are compared
 FIRST_REQUESTS = 1  # to each server, whole and streamed, that pay for what is loaded on first use
-MEAN_CHARACTERS = statistics.mean(map(len, SENTENCES)) * statistics.mean(SENTENCES_OF_A_REQUEST)
-MEAN_CHARACTERS += statistics.mean(SENTENCES_OF_A_REQUEST) - 1  # spaces
 RISING_SHARES = (0.25, 0.5, 0.85, 1.0, 1.2)  # of saturation
 COMPARED_SHARE = 0.7
 # The gathering server's window: with the default of 5 ms, which suits admission in flight, a request's own segments may
@@ -100,6 +96,24 @@ PCM_SAMPLE_BYTES = 2
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A kind of request."""
+
+    name: str
+    fewest_sentences: int
+    most_sentences: int  # every number as often
+
+    @property
+    def mean_characters(self) -> float:
+        sentences = (self.fewest_sentences + self.most_sentences) / 2
+        return sentences * statistics.mean(map(len, SENTENCES)) + sentences - 1  # with a space between them
+
+
+UTTERANCES = Kind("utterances", 1, 1)
+TEXTS = Kind("texts", 1, 5)
+
+
+@dataclass(frozen=True)
 class Plan:
     """How much of everything is done."""
 
@@ -108,7 +122,7 @@ class Plan:
     callers: tuple[int, ...]
     closed_seconds: float  # for each number of callers
     rising_seconds: float  # at each rate
-    compared_turns: int
+    compared_turns: int  # of each kind of request
     compared_seconds: float  # of each turn
     stream_turns: int
     stream_seconds: float
@@ -118,10 +132,10 @@ WHOLE = Plan(
     modes=("inflight", "gather", "early"),
     single_requests=8,
     callers=(1, 2, 4, 8, 16, 32),
-    closed_seconds=15,
-    rising_seconds=10,
-    compared_turns=6,
-    compared_seconds=25,
+    closed_seconds=10,
+    rising_seconds=8,
+    compared_turns=5,
+    compared_seconds=20,
     stream_turns=2,
     stream_seconds=20,
 )
@@ -131,8 +145,8 @@ QUICK = Plan(
     callers=(1, 32),
     closed_seconds=5,
     rising_seconds=3,
-    compared_turns=1,
-    compared_seconds=8,
+    compared_turns=2,
+    compared_seconds=6,
     stream_turns=1,
     stream_seconds=4,
 )
@@ -164,9 +178,10 @@ class Stretch:
         """Return how many a character takes, if no other requests were spoken meanwhile."""
         return self.row_steps / sum(answer.characters for answer in self.answers)
 
-    def requests_per_second(self, frames_of_a_request: float) -> float:
-        """Return how many of such requests were spoken a second."""
-        return self.row_steps / frames_of_a_request / self.wall_seconds
+    @property
+    def frames_per_second(self) -> float:
+        """Return how many were spoken."""
+        return self.row_steps / self.wall_seconds
 
     def summary(self) -> dict[str, Any]:
         """Return mean and percentiles of each metric, in seconds (audio_rtf: a ratio), and what holds for all."""
@@ -203,7 +218,7 @@ class Service:
         return await self._stretch(answers, time.perf_counter() - start, before)
 
     async def open_loop(
-        self, requests_per_second: float, seconds: float, turn: int = 0, *, streamed: bool = False
+        self, kind: Kind, requests_per_second: float, seconds: float, turn: int = 0, *, streamed: bool = False
     ) -> Stretch:
         """Send requests at Poisson times whatever comes back; each turn has requests and times of its own.
 
@@ -218,7 +233,7 @@ class Service:
             await asyncio.sleep(start + moment - time.perf_counter())
             return await self._speak(body)
 
-        answers = await asyncio.gather(*map(speak_at, times, request_bodies(turn, streamed=streamed)))
+        answers = await asyncio.gather(*map(speak_at, times, request_bodies(turn, kind, streamed=streamed)))
         wall_seconds = time.perf_counter() - start
         return await self._stretch(answers, wall_seconds, before)
 
@@ -307,49 +322,59 @@ async def main() -> None:
 async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, Any], list[list[object]]]:
     """Put every load on the servers; return the summary and the rows of the table."""
     single = pooled_of(await unloaded(services, plan.single_requests))
-    frames_of_a_request = single.frames_of_a_character * MEAN_CHARACTERS
     summary: dict[str, Any] = {"unloaded_p50": single.summary()["audio_e2e"]["p50"]}
     rows: list[list[object]] = []
 
     summary["closed_loop"] = closed = {mode: {} for mode in TWO_MODES}
-    most: dict[str, float] = {}  # requests a second
+    saturation: dict[str, int] = {}  # frames a second
     for callers, mode in itertools.product(plan.callers, TWO_MODES):
         stretch = await services[mode].closed_loop(callers, plan.closed_seconds)
         closed[mode][str(callers)] = stretch.summary()
         rows += table_rows(mode, f"closed loop, callers: {callers}", stretch.summary(), METRICS)
-        most[mode] = round(stretch.requests_per_second(frames_of_a_request), 3)  # the last ones fill the house
-    summary["saturation_requests_per_s"] = most
+        saturation[mode] = round(stretch.frames_per_second)  # the last ones fill the house
+    summary["saturation_frames_per_s"] = saturation
+
+    def rate(kind: Kind, share: float) -> float:
+        """Return how many requests a second are so much of what fills the house."""
+        return share * saturation["inflight"] / (single.frames_of_a_character * kind.mean_characters)
 
     summary["rising"] = rising = {mode: {} for mode in TWO_MODES}
     for share, mode in itertools.product(RISING_SHARES, TWO_MODES):
-        rate = share * most["inflight"]
-        stretch = await services[mode].open_loop(rate, plan.rising_seconds, RISING_TURN)
+        stretch = await services[mode].open_loop(TEXTS, rate(TEXTS, share), plan.rising_seconds, RISING_TURN)
         rising[mode][str(share)] = stretch.summary()
         rows += table_rows(mode, f"{share:.0%} of saturation", stretch.summary(), ["audio_e2e"])
 
-    rate, load = COMPARED_SHARE * most["inflight"], f"{COMPARED_SHARE:.0%} of saturation"
-    stretches = [
-        (mode, await services[mode].open_loop(rate, plan.compared_seconds, turn))
-        for turn in range(plan.compared_turns)
-        for mode in in_turn(plan.modes, turn)
-    ]
-    for mode in services:
-        summary[mode] = pooled(mode, stretches).summary()
-        rows += table_rows(mode, load, summary[mode], METRICS)
-    for mode, name in itertools.product(plan.modes[1:], ("mean", "p95")):
-        summary[f"{mode}_{name}_ratio"] = _ratio(summary[mode], summary["inflight"], name)
-        slower, faster = ([turn.summary() for whose, turn in stretches if whose == one] for one in (mode, "inflight"))
-        summary[f"{mode}_{name}_ratio_by_turn"] = [_ratio(*turns, name) for turns in zip(slower, faster, strict=True)]
+    for kind in (UTTERANCES, TEXTS):
+        stretches = [
+            (mode, await services[mode].open_loop(kind, rate(kind, COMPARED_SHARE), plan.compared_seconds, turn))
+            for turn in range(plan.compared_turns)
+            for mode in in_turn(plan.modes, turn)
+        ]
+        compared = comparison(plan.modes, stretches)
+        summary |= compared if kind is UTTERANCES else {kind.name: compared}
+        for mode in plan.modes:
+            rows += table_rows(mode, f"{COMPARED_SHARE:.0%} of saturation, {kind.name}", compared[mode], METRICS)
 
+    texts_per_second = rate(TEXTS, COMPARED_SHARE)
     stretches = [
-        (mode, await services[mode].open_loop(rate, plan.stream_seconds, turn, streamed=True))
+        (mode, await services[mode].open_loop(TEXTS, texts_per_second, plan.stream_seconds, turn, streamed=True))
         for turn in range(plan.stream_turns)
         for mode in in_turn(TWO_MODES, turn)
     ]
     summary["streams"] = {mode: pooled(mode, stretches).summary() for mode in TWO_MODES}
     for mode, figures in summary["streams"].items():
-        rows += table_rows(mode, f"{load}, streams", figures, METRICS)
+        rows += table_rows(mode, f"{COMPARED_SHARE:.0%} of saturation, streams", figures, METRICS)
     return summary, rows
+
+
+def comparison(modes: Sequence[str], stretches: Sequence[tuple[str, Stretch]]) -> dict[str, Any]:
+    """Return the figures of each mode, and how much longer answers take in the others than in flight."""
+    compared: dict[str, Any] = {mode: pooled(mode, stretches).summary() for mode in modes}
+    for mode, name in itertools.product(modes[1:], ("mean", "p95")):
+        compared[f"{mode}_{name}_ratio"] = _ratio(compared[mode], compared["inflight"], name)
+        slower, faster = ([turn.summary() for whose, turn in stretches if whose == one] for one in (mode, "inflight"))
+        compared[f"{mode}_{name}_ratio_by_turn"] = [_ratio(*turns, name) for turns in zip(slower, faster, strict=True)]
+    return compared
 
 
 def in_turn(modes: Sequence[str], turn: int) -> Sequence[str]:
@@ -387,61 +412,6 @@ async def service(options: argparse.Namespace, mode: str) -> Service:
     return started
 
 
-class Pass:
-    """Rows that were taken into an idle decoder together."""
-
-    def __init__(self, handles: Sequence[RowHandle]) -> None:
-        self._speaking = len(handles)
-        self.ended: Future[None] = Future()  # done with the last of the rows
-        self.ended.set_running_or_notify_cancel()  # a segment that is called off must not call off its neighbours
-        for handle in handles:
-            handle.future.add_done_callback(self._one_ended)
-
-    def _one_ended(self, _: Future[SpokenRow]) -> None:
-        """Count in the decoder's thread, which alone ends rows."""
-        self._speaking -= 1
-        if not self._speaking:
-            self.ended.set_result(None)
-
-
-def note_passes(engine: Engine) -> dict[tuple[str, int], Pass]:
-    """Return the latest pass of each segment, by its request and its place there; the engine fills it from now on.
-
-    Without admission in flight every admission is a pass. The rows are noted when they get their slots, in the
-    decoder's own thread, so that the next pass can't be taken for theirs.
-    """
-    passes: dict[tuple[str, int], Pass] = {}
-    begin_admission = engine._begin_admission
-
-    def noted() -> bool:
-        begun = begin_admission()
-        if begun:
-            started = Pass(engine._entering)
-            passes.update({(handle.request, handle.row.segment_index): started for handle in engine._entering})
-        return begun
-
-    engine._begin_admission = noted  # type: ignore[method-assign]
-    return passes
-
-
-def leaving_together() -> Any:
-    """Return the synthesizer whose segments all leave when the last row of their pass has ended."""
-    plain: Any = Synthesizer
-
-    class Together(plain.func_or_class):  # type: ignore[misc]
-        def __init__(self, settings: Settings) -> None:
-            super().__init__(settings)
-            self._passes = note_passes(self._decoder._engine)
-
-        async def speak(self, segment: Segment, *told: Any) -> list[Speech]:
-            speeches: list[Speech] = await super().speak(segment, *told)
-            own_pass = self._passes.pop((segment.request, segment.index))
-            await asyncio.wrap_future(own_pass.ended)
-            return speeches
-
-    return plain.options(func_or_class=Together, name="Synthesizer")
-
-
 def pooled(mode: str, turns: Sequence[tuple[str, Stretch]]) -> Stretch:
     """Return the turns of one server as one stretch."""
     return pooled_of([stretch for of_mode, stretch in turns if of_mode == mode])
@@ -456,12 +426,12 @@ def pooled_of(stretches: Sequence[Stretch]) -> Stretch:
     )
 
 
-def request_bodies(turn: int = 0, *, streamed: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield the same endless requests every time: one to five sentences, pcm."""
+def request_bodies(turn: int = 0, kind: Kind = TEXTS, *, streamed: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield the same endless requests every time, pcm."""
     rng = random.Random(turn)
     stream = {"stream_format": "audio"} if streamed else {}
     while True:
-        text = " ".join(rng.choices(SENTENCES, k=rng.randint(*SENTENCES_OF_A_REQUEST)))
+        text = " ".join(rng.choices(SENTENCES, k=rng.randint(kind.fewest_sentences, kind.most_sentences)))
         seed = rng.randrange(2**31)
         yield {"model": "m", "voice": "default", "input": text, "response_format": "pcm", "seed": seed} | stream
 
