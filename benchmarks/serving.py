@@ -134,8 +134,8 @@ WHOLE = Plan(
     callers=(1, 2, 4, 8, 16, 32),
     closed_seconds=10,
     rising_seconds=8,
-    compared_turns=5,
-    compared_seconds=20,
+    compared_turns=6,
+    compared_seconds=12,
     stream_turns=2,
     stream_seconds=20,
 )

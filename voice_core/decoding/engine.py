@@ -273,7 +273,7 @@ class Engine:
 
     def _chosen(self) -> list[RowHandle]:
         """Take rows out of the queue for the next admission; those that can't be spoken fail alone."""
-        if self._free_slots <= 0:
+        if not self._waiting or self._free_slots <= 0:
             return []
         with self._wake:
             waiting, self._waiting = self._waiting, deque()
