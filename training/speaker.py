@@ -54,16 +54,30 @@ GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame
 # at every one of them; then the speech hurries, and what isn't made up comes after its time. Without them a voice that
 # once is late has never learned how to go on: time, by which it knows what to say, stands still beyond the target.
 DELAYED_SHARE = 0.3
-DELAYED_AT_THE_END = 0.15  # of those
 DELAY_FRAMES_AT_THE_END = 50  # at most; the product cuts speech off a second after the target
 DELAY_FRAMES_BEFORE = 30  # at most
 SPREAD_DELAYS = 0.5  # of those before the end
-HURRY = 0.4  # of the frames after a delay may be left out
 
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 
 PHONEME_SLOTS = 3  # per letter: "w" alone is said as eight phonemes, and CTC needs blanks between equal ones
 READING_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Delays:
+    """What the delays of the lessons are like. Both are shares."""
+
+    late_ends: float = 0.15  # of the delayed lessons: they end late
+    hurry: float = 0.4  # of the frames after a delay may be left out
+
+    def __post_init__(self) -> None:
+        for name, share in (("late_ends", self.late_ends), ("hurry", self.hurry)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a share, from 0 to 1, not {share}")
+
+
+USUAL_DELAYS = Delays()
 
 
 @dataclass(frozen=True)
@@ -89,16 +103,19 @@ class Lesson:
         """Decoder inputs until the end is due, whether or not it comes late."""
         return len(self.codes) + 1
 
-    def delayed(self, place: int, frames: int, generator: torch.Generator, *, spread: bool = False) -> Lesson:
+    def delayed(
+        self, place: int, frames: int, generator: torch.Generator, *, hurry: float, spread: bool = False
+    ) -> Lesson:
         """Return this lesson so many frames late from a place, of 0 .. len(codes) - 1, on, then in a hurry.
 
         The code there is held; or, where the delay is to be `spread`, it and those after it are said twice.
-        What is left out to make up for it are codes that are equal to those before, as long as there are any.
+        What is left out to make up for it, at most the share `hurry` of what follows, are codes that are equal to those
+        before, as long as there are any.
         """
         held = torch.full((frames,), place) if not spread else torch.arange(place, len(self.codes))[:frames]
         said_once = torch.arange(int(held[-1]) + 1)
         rest = torch.arange(len(said_once), len(self.codes))
-        left_out = min(frames, int(HURRY * len(rest)))
+        left_out = min(frames, int(hurry * len(rest)))
         repeated = self.codes[rest] == self.codes[rest - 1]
         by_weight = (torch.rand(len(rest), generator=generator) - repeated.float()).argsort()
         moments = torch.cat((said_once, held, rest[by_weight[left_out:]])).sort().values
@@ -231,7 +248,11 @@ def phonemes_of(corpus: Sequence[Utterance]) -> list[str]:
 
 
 def batches(
-    lessons: Sequence[Lesson], config: ModelConfig, generator: torch.Generator, frames: int = FRAMES_PER_BATCH
+    lessons: Sequence[Lesson],
+    config: ModelConfig,
+    generator: torch.Generator,
+    frames: int = FRAMES_PER_BATCH,
+    delays: Delays = USUAL_DELAYS,
 ) -> Iterator[Batch]:
     """Yield batches for ever: shuffled, sorted by length within pools, the batches of a pool shuffled again.
 
@@ -244,7 +265,7 @@ def batches(
         frames_in_pool = 0
         for number in order:
             prompted = _perhaps_prompted(lessons[number], speech, config, generator)
-            pool.append(_perhaps_delayed(prompted, generator))
+            pool.append(_perhaps_delayed(prompted, delays, generator))
             frames_in_pool += pool[-1].inputs
             if frames_in_pool >= BATCHES_PER_POOL * frames:
                 yield from _pool_batches(pool, config, generator, frames)
@@ -285,14 +306,15 @@ def _tone(voice: int, config: ModelConfig, generator: torch.Generator) -> Tensor
     return drawn[since]
 
 
-def _perhaps_delayed(lesson: Lesson, generator: torch.Generator) -> Lesson:
-    if _falls(DELAYED_SHARE, generator):
-        last = len(lesson.codes) - 1
-        if _falls(DELAYED_AT_THE_END, generator):
-            return lesson.delayed(last, _between(1, DELAY_FRAMES_AT_THE_END, generator), generator)
-        place, frames = _between(lesson.prompt_inputs, last - 1, generator), _between(1, DELAY_FRAMES_BEFORE, generator)
-        return lesson.delayed(place, frames, generator, spread=_falls(SPREAD_DELAYS, generator))
-    return lesson
+def _perhaps_delayed(lesson: Lesson, delays: Delays, generator: torch.Generator) -> Lesson:
+    if not _falls(DELAYED_SHARE, generator):
+        return lesson
+    last = len(lesson.codes) - 1
+    if _falls(delays.late_ends, generator):
+        late_frames = _between(1, DELAY_FRAMES_AT_THE_END, generator)
+        return lesson.delayed(last, late_frames, generator, hurry=delays.hurry)
+    place, frames = _between(lesson.prompt_inputs, last - 1, generator), _between(1, DELAY_FRAMES_BEFORE, generator)
+    return lesson.delayed(place, frames, generator, hurry=delays.hurry, spread=_falls(SPREAD_DELAYS, generator))
 
 
 def _falls(share: float, generator: torch.Generator) -> bool:

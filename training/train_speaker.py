@@ -28,6 +28,8 @@ from training.speaker import (
     FRAMES_PER_BATCH,
     GUIDED_STEPS,
     READING_WEIGHT,
+    USUAL_DELAYS,
+    Delays,
     Lesson,
     Speaker,
     collate,
@@ -77,7 +79,8 @@ def main() -> None:
     )
     # Seeded by the step, so that a resumed run meets other batches than it met before.
     seed = arguments.seed + run.step
-    stream = Stream(corpus[HELD_OUT:], as_lessons, config, seed=seed, frames=arguments.batch_frames)
+    delays = Delays(arguments.late_ends, arguments.hurry)
+    stream = Stream(corpus[HELD_OUT:], as_lessons, config, seed=seed, frames=arguments.batch_frames, delays=delays)
     batches = stream.on(device, arguments.workers)
     compiled = torch.compile(speaker, dynamic=True) if arguments.compile else speaker
     for step in run.steps():
@@ -146,6 +149,20 @@ def _arguments() -> Namespace:
         "--decay-steps", type=int, help="so many last steps at a falling rate; a fifth of all if not said"
     )
     parser.add_argument("--batch-frames", type=int, default=FRAMES_PER_BATCH, help="at most; a GPU takes many more")
+    parser.add_argument(
+        "--late-ends",
+        type=float,
+        default=USUAL_DELAYS.late_ends,
+        metavar="SHARE",
+        help="of the delayed lessons end late",
+    )
+    parser.add_argument(
+        "--hurry",
+        type=float,
+        default=USUAL_DELAYS.hurry,
+        metavar="SHARE",
+        help="of what follows a delay may be left out",
+    )
     parser.add_argument("--compile", action="store_true", help="let PyTorch compile the step; needs a C++ compiler")
     parser.add_argument("--workers", type=int, default=0, help="processes that make the batches, besides this one")
     parser.add_argument(

@@ -35,7 +35,7 @@ def test_the_commands_make_a_voice_from_nothing(tmp_path: Path, capsys: pytest.C
     command(train_codec, "--data", sound, "--out", codec, "--quick")
     command(make_data, "--hours", "0.25", "--out", codes, "--codec", codec, "--seed", "1")
     speaker = ("--data", codes, "--codec", codec, "--out", voice, "--quick")
-    command(train_speaker, *speaker, "--keep", "10", "--batch-frames", "2000")
+    command(train_speaker, *speaker, "--keep", "10", "--batch-frames", "2000", "--late-ends", "0.3", "--hurry", "0.3")
     command(train_recogniser, "--data", sound, "--codec", codec, "--out", tmp_path / "judge", "--quick")
     command(export, "--voice", voice / "step-10", voice, "--out", package)
     printed = capsys.readouterr().out

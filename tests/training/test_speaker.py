@@ -2,15 +2,19 @@
 
 import shutil
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from training.speaker import (
     FRAMES_PER_BATCH,
     IGNORED,
     TONE_CODES,
+    Batch,
+    Delays,
     Lesson,
     Speaker,
     batches,
@@ -48,7 +52,9 @@ def test_a_row_begins_with_the_start_code_and_ends_with_the_end_code(config: Mod
 def test_while_a_code_is_held_what_comes_after_it_is_due(config: ModelConfig) -> None:
     spoken = replace(lesson(4), codes=torch.tensor([5, 6, 7, 8]))
     generator = torch.Generator().manual_seed(0)
-    batch = collate([spoken, spoken.delayed(3, 2, generator), spoken.delayed(1, 3, generator)], config)
+    batch = collate(
+        [spoken, spoken.delayed(3, 2, generator, hurry=0.4), spoken.delayed(1, 3, generator, hurry=0.4)], config
+    )
     start, end = config.start_code, config.end_code
     assert batch.inputs.tolist()[1:] == [[start, 5, 6, 7, 8, 8, 8, start], [start, 5, 6, 6, 6, 6, 7, 8]]
     assert batch.targets.tolist()[1:] == [[5, 6, 7, 8, end, end, end, IGNORED], [5, 6, 7, 7, 7, 7, 8, end]]
@@ -60,7 +66,7 @@ def test_while_a_code_is_held_what_comes_after_it_is_due(config: ModelConfig) ->
 def test_speech_hurries_after_a_delay_and_leaves_out_repeated_codes_first(config: ModelConfig) -> None:
     codes = torch.tensor([4, 9, 5, 5, 6, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22])
     spoken, generator = replace(lesson(22), codes=codes), torch.Generator().manual_seed(0)
-    batch = collate([spoken.delayed(1, 2, generator), spoken.delayed(1, 9, generator)], config)
+    batch = collate([spoken.delayed(1, 2, generator, hurry=0.4), spoken.delayed(1, 9, generator, hurry=0.4)], config)
     shortly, long = batch.inputs.tolist()
     assert shortly[:23] == [config.start_code, 4, 9, 9, 9, 5, *range(6, 23)]
     assert batch.targets[0, 2:6].tolist() == [5, 5, 5, 6]
@@ -72,12 +78,39 @@ def test_speech_hurries_after_a_delay_and_leaves_out_repeated_codes_first(config
 
 def test_a_spread_delay_says_many_codes_twice(config: ModelConfig) -> None:
     spoken = replace(lesson(6), codes=torch.tensor([5, 6, 7, 8, 9, 10]))
-    late = spoken.delayed(1, 3, torch.Generator().manual_seed(0), spread=True)
-    end = spoken.delayed(4, 3, torch.Generator().manual_seed(0), spread=True)
+    late = spoken.delayed(1, 3, torch.Generator().manual_seed(0), hurry=0.4, spread=True)
+    end = spoken.delayed(4, 3, torch.Generator().manual_seed(0), hurry=0.4, spread=True)
     batch = collate([late, end], config)
     assert batch.inputs[0].tolist() == [config.start_code, 5, 6, 6, 7, 7, 8, 8, 9, 10]
     assert batch.targets[0].tolist() == [5, 6, 7, 7, 8, 8, 9, 9, 10, config.end_code]
     assert batch.inputs[1, :9].tolist() == [config.start_code, 5, 6, 7, 8, 9, 9, 10, 10]
+
+
+def test_delays_are_as_late_and_as_hurried_as_they_are_asked_to_be(config: ModelConfig) -> None:
+    def made(delays: Delays) -> list[Batch]:
+        stream = batches([lesson(40)] * 400, config, torch.Generator().manual_seed(1), delays=delays)
+        return list(islice(stream, 12))
+
+    def ends(batch: Batch) -> Tensor:
+        return batch.targets == config.end_code  # [B, S]; an end that comes late is due all the while
+
+    def lateness_frames(batch: Batch) -> int:
+        last_end = torch.where(ends(batch), torch.arange(batch.targets.shape[1]), -1).amax(1)
+        return int((last_end + 1 - batch.lengths).sum())
+
+    timely_ends, late_ends = made(Delays(late_ends=0, hurry=0)), made(Delays(late_ends=1, hurry=0))
+    assert max(int(ends(batch).sum(1).max()) for batch in timely_ends) <= 2  # the last code may be said twice
+    assert max(int(ends(batch).sum(1).max()) for batch in late_ends) > 30
+    hurried = made(Delays(late_ends=0, hurry=1))
+    assert sum(map(lateness_frames, timely_ends)) > 2 * sum(map(lateness_frames, hurried)) > 0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_of_delays_beyond_all_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="hurry is a share"):
+        Delays(hurry=share)
+    with pytest.raises(ValueError, match="late_ends is a share"):
+        Delays(late_ends=share)
 
 
 def test_batches_hold_all_lessons_once_and_no_more_than_their_frames(config: ModelConfig) -> None:
