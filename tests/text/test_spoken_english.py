@@ -58,6 +58,10 @@ def test_years(number: int, words: str) -> None:
         ("€3.5 million", "three point five million euros"),
         ("$2bn and $1M", "two billion dollars and one million dollars"),
         ("$1", "one dollar"),
+        ("-$5 and 5 €", "minus five dollars and five euros"),
+        ("$5-10, or $5–10 million", "five to ten dollars, or five to ten million dollars"),
+        ("US$5", "five u s dollars"),
+        ("in 2020 $5 was much", "in twenty twenty five dollars was much"),
     ],
 )
 def test_money(written: str, spoken: str) -> None:
@@ -73,6 +77,8 @@ def test_money(written: str, spoken: str) -> None:
         ("5/1/1999", "May first, nineteen ninety nine"),
         ("in the 1990s and the '80s", "in the nineteen nineties and the 'eighties"),
         ("Sat. morning", "Saturday morning"),
+        ("May 3-5, 2021", "May third to fifth, twenty twenty one"),
+        ("in Sept. 2020 and May 2021", "in September twenty twenty and May twenty twenty one"),
     ],
 )
 def test_dates(written: str, spoken: str) -> None:
@@ -86,6 +92,7 @@ def test_dates(written: str, spoken: str) -> None:
         ("at 10:00, sharp", "at ten o'clock, sharp"),
         ("at 9:05.", "at nine oh five."),
         ("7 a.m. on Monday", "seven ay m on Monday"),
+        ("at 9.30am, 3-4 p.m. or 3:30-4:30", "at nine thirty ay m, three to four p m or three thirty to four thirty"),
     ],
 )
 def test_times(written: str, spoken: str) -> None:
@@ -109,6 +116,14 @@ def test_times(written: str, spoken: str) -> None:
         ("call 555-0123", "call five five five, zero one two three"),
         ("agent 007", "agent zero zero seven"),
         ("the 21st floor", "the twenty first floor"),
+        ("10%-15%, 5-10 km", "ten percent to fifteen percent, five to ten kilometres"),
+        ("5², 10 m², 2 km³", "five squared, ten square metres, two cubic kilometres"),
+        ("4.5/5", "four point five slash five"),
+        ("1½ cups, 2 3/4 cups", "one and a half cups, two and three quarters cups"),
+        ("1 000 000 people, 3 hr 20 mins", "one million people, three hours twenty minutes"),
+        ("version 2.0.1", "version two point zero point one"),
+        ("10.0.0.1", "ten dot zero dot zero dot one"),
+        ("5 - 3 = 2", "five minus three equals two"),
     ],
 )
 def test_figures(written: str, spoken: str) -> None:
@@ -122,6 +137,11 @@ def test_figures(written: str, spoken: str) -> None:
         ("Mr Lee, MR is two letters", "mister Lee, m r is two letters"),
         ("IT IS TOO LATE TO SHOUT", "it is too late to shout"),
         ("St. Paul lives on Main St. now", "saint Paul lives on Main street now"),
+        ("Mr and Mrs Smith", "mister and missus Smith"),
+        ("E.g. this", "For example this"),
+        ("I LOVE it, it is VERY good", "I LOVE it, it is VERY good"),
+        ("IT IS, but the IT staff", "it IS, but the i t staff"),
+        ("WHO are they? The WHO.", "w h o are they? The w h o."),
         ("the FBI, the U.S. and NASA", "the f b i, the u s and NASA"),
         ("two PCs", "two p c s"),
         ("MP3", "m p three"),

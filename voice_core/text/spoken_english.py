@@ -68,8 +68,15 @@ _MEASURES = {  # as written behind a number: one, many
     "ms": ("millisecond", "milliseconds"),
     "s": ("second", "seconds"),
     "min": ("minute", "minutes"),
+    "mins": ("minute", "minutes"),
+    "sec": ("second", "seconds"),
+    "secs": ("second", "seconds"),
     "h": ("hour", "hours"),
+    "hr": ("hour", "hours"),
     "hrs": ("hour", "hours"),
+    "yr": ("year", "years"),
+    "yrs": ("year", "years"),
+    "m/s": ("metre per second", "metres per second"),
     "Hz": ("hertz", "hertz"),
     "kHz": ("kilohertz", "kilohertz"),
     "MHz": ("megahertz", "megahertz"),
@@ -86,6 +93,8 @@ _MEASURES = {  # as written behind a number: one, many
     "°": ("degree", "degrees"),
     "%": ("percent", "percent"),
 }
+_POWERS_OF_UNITS = {"squared": "square", "cubed": "cubic"}
+_DOLLARS_OF = "US|AU|A|CA|C|NZ|HK"
 _ABBREVIATIONS = {
     "Dr.": "doctor",
     "Mr.": "mister",
@@ -112,6 +121,8 @@ _ABBREVIATIONS = {
     "etc.": "et cetera",
     "e.g.": "for example",
     "i.e.": "that is",
+    "E.g.": "For example",
+    "I.e.": "That is",
     "approx.": "approximately",
     "dept.": "department",
     "est.": "established",
@@ -161,6 +172,8 @@ _MARKS = str.maketrans(
         **dict.fromkeys('“”„«»()[]{}*|"', " "),
         "…": ", ",
         "−": "-",
+        "²": " squared",
+        "³": " cubed",
         "½": " 1/2",
         "¼": " 1/4",
         "¾": " 3/4",
@@ -171,54 +184,24 @@ _MARKS = str.maketrans(
 )
 _ROMAN_NUMERALS = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12}
 # Capitals that are said as words; others up to five letters are spelled.
-_SAID_AS_WORDS = frozenset(
-    [
-        "NASA",
-        "NATO",
-        "UNESCO",
-        "UNICEF",
-        "OPEC",
-        "AIDS",
-        "RADAR",
-        "LASER",
-        "SCUBA",
-        "PIN",
-        "RAM",
-        "ROM",
-        "JPEG",
-        "GIF",
-        "ASAP",
-        "COVID",
-        "FIFA",
-        "OK",
-        "NO",
-        "YES",
-        "STOP",
-        "GO",
-        "THE",
-        "AND",
-        "BUT",
-        "NOT",
-        "YOU",
-        "ARE",
-        "ALL",
-        "NEW",
-        "NOW",
-        "OUT",
-        "FOR",
-        "WITH",
-        "THIS",
-        "THAT",
-        "HELP",
-        "OPEN",
-        "HELLO",
-        "WORLD",
-        "PLEASE",
-        "HERE",
-        "WHAT",
-        "WHEN",
-    ]
-)
+_ACRONYMS = """
+    AIDS ASAP COVID FIFA GIF JPEG LASER NASA NATO OPEC PIN RADAR RAM ROM SCUBA UNESCO UNICEF
+"""
+_EMPHASISED = """
+    ABOUT AFTER AGAIN ALL ALONE ALONG ALSO AND ANY ARE AS ASK AT AWAY BACK BAD BE BEEN BEST BIG BOTH BUT BY CALL CAME
+    CAN CLOSE COME COULD DAY DEAR DID DO DOES DONE DOWN EACH EARLY EASY EVEN EVER EVERY FAR FAST FEW FINAL FIND FIRST
+    FOR FREE FROM FULL GAVE GET GIVE GO GOES GONE GOOD GOT GREAT HAD HALF HARD HAS HAVE HE HELLO HELP HER HERE HERS HIGH
+    HIM HIS HOME HOW HUGE IF INTO IS JUST KEEP KNEW KNOW LAST LATE LEAST LEFT LESS LET LIKE LONG LOOK LOT LOVE MADE MAKE
+    MANY MAY MAYBE MIGHT MINE MORE MOST MUCH MUST MY NEAR NEED NEVER NEW NEXT NICE NO NOT NOW OF OFF OH OK OLD ON ONCE
+    ONE ONLY OPEN OTHER OUR OURS OUT OVER OWN QUICK QUITE READ READY REAL RIGHT SAFE SAID SAME SAW SAY SEE SHALL SHE
+    SHORT SHOW SINCE SLOW SMALL SO SOME SOON STILL STOP SUCH SURE TAKE TELL THAN THANK THAT THE THEIR THEM THEN THERE
+    THESE THEY THING THINK THIS THOSE TIME TO TODAY TOO TOOK TOP TRUE TRY TWO UNDER UNTIL UP UPON USE USED VERY WAIT
+    WANT WAS WATCH WAY WE WELL WENT WERE WHAT WHEN WHERE WHICH WHILE WHOLE WHOSE WHY WILL WITH WON WORLD WORSE WORST
+    WOULD WRONG YEAR YES YET YOU YOUR YOURS
+"""
+_SAID_AS_WORDS = frozenset((_ACRONYMS + _EMPHASISED).split())
+_SURELY_EMPHASISED = frozenset(("I", *_EMPHASISED.split()))  # common words that no abbreviation is written like
+_EMPHASISED_BESIDE_THEM = frozenset(("AM", "AN", "IN", "IT", "ME", "OR", "WHO"))  # alone they are spelled
 _LONGEST_SPELLED_LETTERS = 5
 _LONGEST_SPELLED_WORDS = 3  # more words without a small letter are shouted, not spelled
 
@@ -330,7 +313,12 @@ def _say_american_date(match: re.Match[str]) -> str:
 
 def _say_month_first(match: re.Match[str]) -> str:
     said_year = f", {year(int(match['year']))}" if match["year"] else ""
-    return f"{_month(match['month'])} {ordinal(match['day'])}{said_year}"
+    last_day = f" to {ordinal(match['last'])}" if match["last"] else ""
+    return f"{_month(match['month'])} {ordinal(match['day'])}{last_day}{said_year}"
+
+
+def _say_month_and_year(match: re.Match[str]) -> str:
+    return f"{_month(match['month'])} {year(int(match['year']))}"
 
 
 def _say_day_first(match: re.Match[str]) -> str:
@@ -344,6 +332,14 @@ def _month(written: str) -> str:
 
 def _say_money(match: re.Match[str]) -> str:
     one, many, hundredth, hundredths = _CURRENCIES[match["currency"]]
+    if match["country"]:
+        of_country = _letter_by_letter(match["country"])
+        one, many = f"{of_country} {one}", f"{of_country} {many}"
+    words = _amount_of_money(match, one, many, hundredth, hundredths)
+    return f"minus {words}" if match["sign"] else words
+
+
+def _amount_of_money(match: re.Match[str], one: str, many: str, hundredth: str, hundredths: str) -> str:
     whole, _, decimals = match["amount"].replace(",", "").partition(".")
     if match["power"]:
         power = _SHORT_POWERS.get(match["power"], match["power"])
@@ -358,7 +354,8 @@ def _say_money(match: re.Match[str]) -> str:
 def _say_measure(match: re.Match[str]) -> str:
     one, many = _MEASURES[match["unit"]]
     sign = "minus " if match["sign"] else ""
-    return f"{sign}{quantity(match['amount'])} {one if match['amount'] == '1' else many}"
+    power = f"{_POWERS_OF_UNITS[match['power']]} " if match["power"] else ""
+    return f"{sign}{quantity(match['amount'])} {power}{one if match['amount'] == '1' else many}"
 
 
 def _say_decade(match: re.Match[str]) -> str:
@@ -367,11 +364,20 @@ def _say_decade(match: re.Match[str]) -> str:
 
 
 def _say_fraction(match: re.Match[str]) -> str:
-    numerator, denominator = int(match[1]), int(match[2])
+    whole, numerator, denominator = match["whole"], int(match["numerator"]), int(match["denominator"])
+    before = f"{quantity(whole)} " if whole else ""
     if numerator >= denominator or denominator not in _SPOKEN_DENOMINATORS:
-        return f"{cardinal(numerator)} {cardinal(denominator)}"  # 24/7, 9/11
+        return f"{before}{cardinal(numerator)} {cardinal(denominator)}"  # 24/7, 9/11
     part = {2: "half", 4: "quarter"}.get(denominator, ordinal(denominator))
+    if before:
+        return f"{before}and {f'a {part}' if numerator == 1 else f'{cardinal(numerator)} {part}s'}"
     return f"{cardinal(numerator)} {part if numerator == 1 else part + 's'}"
+
+
+def _say_version(match: re.Match[str]) -> str:
+    """Return the words of numbers between full stops: four are an address, others a version."""
+    parts = match[0].split(".")
+    return (" dot " if len(parts) == 4 else " point ").join(map(quantity, parts))
 
 
 def _say_telephone(match: re.Match[str]) -> str:
@@ -393,6 +399,17 @@ def _say_capitals(match: re.Match[str]) -> str:
     return _letter_by_letter(letters) + (" s" if match[2] else "")
 
 
+def _say_emphasised(match: re.Match[str]) -> str:
+    """Write small what beside an emphasised word is one, too: "IT IS", but "the IT staff"."""
+    words = match[0].split()
+    emphasised = [word in _SURELY_EMPHASISED for word in words]
+    beside = [any(emphasised[max(0, place - 1) : place + 2]) for place in range(len(words))]
+    return " ".join(
+        word.lower() if near and word in _EMPHASISED_BESIDE_THEM else word
+        for word, near in zip(words, beside, strict=True)
+    )
+
+
 def _any_of(words: dict[str, str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
@@ -405,6 +422,11 @@ _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_MEASURES, key=len, reverse=True))
 
 _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"(?<![\d,.])\d{1,3}(?: 000)+(?!\d)"), lambda match: match[0].replace(" ", ",")),
+    (
+        re.compile(rf"(?P<currency>[$€£¥])\s?(?P<low>{_NUMBER})\s?[-–—]\s?(?P<high>{_NUMBER})(?![\d-])"),
+        lambda match: f"{match['low']} to {match['currency']}{match['high']}",
+    ),
     (re.compile(r"(?<=\d)\s?[-–—]\s?(?=[$€£¥]\d)|(?<=\d)[–—](?=\d)"), lambda _: " to "),
     (re.compile(r"[–—―]|(?<!-)--(?!-)"), lambda _: ", "),
     (re.compile(r"(?<![\w.])\.(?=\d)"), lambda _: "0."),
@@ -414,40 +436,66 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\b[a-z][\w-]*\.(?:com|org|net|io|dev|edu|gov)\b(?:/[\w./-]*\w)?"), _say_web_address),
     (re.compile(r"\b(\d{4})-(\d{1,2})-(\d{1,2})\b"), _say_iso_date),
     (re.compile(r"\b(\d{1,2})/(\d{1,2})/(\d{4})\b"), _say_american_date),
-    (re.compile(rf"\b(?P<month>{_MONTH})\b\.? {_DAY}\b(?:,? (?P<year>\d{{4}})\b)?"), _say_month_first),
+    (
+        re.compile(rf"\b(?P<month>{_MONTH})\b\.? {_DAY}\b(?:-(?P<last>\d{{1,2}})\b)?(?:,? (?P<year>\d{{4}})\b)?"),
+        _say_month_first,
+    ),
+    (re.compile(rf"\b(?P<month>{_MONTH})\b\.? (?P<year>\d{{4}})\b"), _say_month_and_year),
     (
         re.compile(rf"\b(?:the )?{_DAY} (?:of )?(?P<month>{_MONTH})\b\.?(?:,? (?P<year>\d{{4}})\b)?"),
         _say_day_first,
+    ),
+    (re.compile(r"\b\d+(?:\.\d+){2,}\b"), _say_version),
+    (re.compile(r"(?<=\d) - (?=\d+(?:\.\d+)? ?=)"), lambda _: " minus "),
+    (
+        re.compile(rf"(?<=[\d%])\s?-\s?(?=(?:{_NUMBER})\s?(?:(?:{_UNIT})(?![\w/])|[AaPp]\.?[Mm]\b)|\d{{1,2}}:[0-5]\d)"),
+        lambda _: " to ",
     ),
     (
         re.compile(r"\b(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)(?: ?(?P<half>[AaPp]\.?[Mm]\b(?:\.(?=\s+[a-z]))?))?"),
         _say_time,
     ),
     (
-        re.compile(r"\b(?P<hours>\d{1,2})(?P<minutes>) ?(?P<half>[AaPp]\.?[Mm]\b(?:\.(?=\s+[a-z]))?)"),
+        re.compile(
+            r"(?<![\w.])(?P<hours>\d{1,2})(?:\.(?P<minutes>[0-5]\d))? ?(?P<half>[AaPp]\.?[Mm]\b(?:\.(?=\s+[a-z]))?)"
+        ),
         _say_time,
     ),
     (
-        re.compile(rf"(?P<currency>[$€£¥])\s?(?P<amount>{_NUMBER})(?:\s?(?P<power>{_POWER})\b)?"),
+        re.compile(rf"(?P<amount>{_NUMBER})\s?(?P<currency>[$€£¥])(?!\s?\d)"),
+        lambda match: match["currency"] + match["amount"],
+    ),
+    (
+        re.compile(
+            rf"(?P<sign>(?<![\w.])-)?(?:\b(?P<country>{_DOLLARS_OF})(?=\$))?"
+            rf"(?P<currency>[$€£¥])\s?(?P<amount>{_NUMBER})(?:\s?(?P<power>{_POWER})\b)?"
+        ),
         _say_money,
     ),
     (re.compile(r"\b(\d{4}|\d0)'?s\b"), _say_decade),
     (
-        re.compile(rf"(?P<sign>(?<![\w.])-)?(?<![\w.])(?P<amount>{_NUMBER})\s?(?P<unit>{_UNIT})(?![\w/])"),
+        re.compile(
+            rf"(?P<sign>(?<![\w.])-)?(?<![\w.])(?P<amount>{_NUMBER})\s?(?P<unit>{_UNIT})(?![\w/])"
+            r"(?: (?P<power>squared|cubed)\b)?"
+        ),
         _say_measure,
     ),
     (re.compile(r"\b(?:\d{3}-)+\d{4}\b"), _say_telephone),
     (re.compile(r"\b(\d+)(?:st|nd|rd|th)\b"), lambda match: ordinal(match[1])),
-    (re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,3})(?![\d/])"), _say_fraction),
+    (
+        re.compile(r"(?<![\d/.])(?:(?P<whole>\d{1,3}) )?(?P<numerator>\d{1,2})/(?P<denominator>\d{1,3})(?![\d/])"),
+        _say_fraction,
+    ),
     (re.compile(r"(?<=\d)\s?-\s?(?=\d)"), lambda _: " to "),
     (re.compile(r"\bNo\. ?(?=\d)"), lambda _: "number "),
     (re.compile(rf"(?P<sign>(?<![\w.])-)?(?P<number>{_NUMBER})"), _say_bare_number),
     (re.compile(r"(?<=\w )St\.(?! [A-Z])"), lambda _: "street"),
-    (re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)(?= [A-Z])"), lambda match: _ABBREVIATIONS[match[0] + "."]),
+    (re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)(?= (?:[A-Z]|and\b|or\b))"), lambda match: _ABBREVIATIONS[match[0] + "."]),
     (re.compile(rf"(?<!\w)(?:{_any_of(_ABBREVIATIONS)})(?!\w)"), _look_up(_ABBREVIATIONS)),
     (re.compile(rf"\b(?:{_any_of(_WEEKDAYS)})(?= \w)"), _look_up(_WEEKDAYS)),
     (re.compile(r"\b(?:[A-Z]\.){2,}"), lambda match: _letter_by_letter(match[0].replace(".", ""))),
     (re.compile(rf"\b(?:{'|'.join(_ROMAN_NUMERALS)})\b"), lambda match: cardinal(_ROMAN_NUMERALS[match[0]])),
+    (re.compile(r"\b[A-Z]+(?: [A-Z]+)+\b"), _say_emphasised),
     (re.compile(r"\b([A-Z]{2,})(s)?\b"), _say_capitals),
     (re.compile(f"[{re.escape(''.join(_SYMBOLS))}]"), lambda match: f" {_SYMBOLS[match[0]]} "),
 )
