@@ -13,11 +13,13 @@ import torch
 from deployments.segment_cache import packed, unpacked
 from voice_core.codec.checkpoint import load_decoder
 from voice_core.codec.codec import Codec
+from voice_core.decoding.engine import RowHandle
+from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.embedded import DIRECTORY
 from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
 from voice_core.planning import plan
 from voice_core.speech import FinishReason, Sampling, Segment, VoicePrompt
-from voice_core.synthesizer import Synthesizer
+from voice_core.synthesizer import Synthesizer, _when_all_done
 
 HELLO = Segment("hello there.", 0.9)
 
@@ -85,6 +87,31 @@ def test_a_cancelled_segment_frees_its_rows(synthesizer: Synthesizer) -> None:
     ticket.cancel()
     with pytest.raises(SynthesisError, match="called off"):
         ticket.future.result(10)
+
+
+def test_a_sample_that_fails_ends_those_beside_it() -> None:
+    handles, done = [RowHandle(Row((1,), 10), "") for _ in range(3)], list[int]()
+    _when_all_done(handles, lambda: done.append(1))
+    handles[0].future.set_exception(SynthesisError("no memory", may_succeed_later=True))
+    assert all(handle.cancelled.is_set() for handle in handles[1:])
+    assert not done
+    for handle in handles[1:]:
+        handle.future.set_result(SpokenRow((), FinishReason.CANCELLED, 8))
+    assert done == [1]
+
+
+def test_what_goes_wrong_on_the_way_to_the_codec_fails_the_segment(
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_codes: object) -> None:
+        raise RuntimeError("no more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthesizer._codec, "submit", fail)
+        with pytest.raises(SynthesisError, match="no more"):
+            synthesizer.speak([HELLO])
+    assert "could not be delivered" in caplog.text
+    assert len(synthesizer.speak([HELLO])) == 1
 
 
 def test_speech_that_nobody_needs_is_gone_at_once(synthesizer: Synthesizer) -> None:

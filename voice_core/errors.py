@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+# Of torch's CPU allocator, of CUDA itself, and of its libraries, which take memory of their own.
+NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
 
 class VoiceError(Exception):
     """Base of every error that voice_core raises on purpose."""
@@ -64,6 +72,7 @@ def as_synthesis_error(error: Exception, part: str) -> VoiceError:
 
 
 def ran_out_of_memory(error: Exception) -> bool:
-    """Tell if it came of too little memory, on any device: torch has a type for that on a GPU, on a CPU only words."""
+    """Tell if it came of too little memory, on any device: torch has a type for that on a GPU, else only words."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return not names.isdisjoint({"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
+    told = str(error)
+    return not names.isdisjoint({"MemoryError", "OutOfMemoryError"}) or any(words in told for words in NO_MEMORY)

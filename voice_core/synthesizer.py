@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -28,7 +29,13 @@ from voice_core.decoding.slot_plan import (
     plan_slots,
 )
 from voice_core.embedded import DIRECTORY as EMBEDDED_DIRECTORY
-from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
+from voice_core.errors import (
+    CheckpointError,
+    RequestError,
+    SettingError,
+    SynthesisError,
+    as_synthesis_error,
+)
 from voice_core.fingerprint import model_fingerprint
 from voice_core.hub import checkpoint_directory
 from voice_core.judging import repeated_share
@@ -47,6 +54,7 @@ EMBEDDED = "embedded"  # the model's name for the voice in the package
 PHASES = ("queue", "prefill", "decode", "codec")  # of a segment: it waits, is read, is spoken, becomes sound
 
 WARM_UP_FRAMES = 15  # a little more than the model's shortest speech
+WARM_UP_PROMPT_FRAMES = 8
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -231,9 +239,15 @@ class Synthesizer:
         self._codec.close()
 
     def _warm_up(self) -> None:
-        """Speak a short row, so that nobody's first request pays for what is set up on first use."""
-        (handle,) = self._engine.submit([Row(text_ids=(1, 2, 3), target_frames=WARM_UP_FRAMES)])
-        self._codec.submit([handle.future.result().codes or [0]]).result()
+        """Speak two short rows, one in a voice, so that nobody's first request pays for what is set up on first use."""
+        prompt = prompt_row_codes((0,) * WARM_UP_PROMPT_FRAMES, self._config)
+        handles = self._engine.submit(
+            [
+                Row(text_ids=(1, 2, 3), target_frames=WARM_UP_FRAMES),
+                Row(text_ids=(1, 2, 3), target_frames=len(prompt) + WARM_UP_FRAMES, prompt_codes=prompt),
+            ]
+        )
+        self._codec.submit([handle.future.result().codes or [0] for handle in handles]).result()
 
     def _rows(self, segment: Segment) -> list[Row]:
         """Return one row for every seed of the segment."""
@@ -256,23 +270,23 @@ class Synthesizer:
 
     def _sound_out(self, ticket: SpeechTicket) -> None:
         """Send a segment's finished rows to the codec; one row that failed fails the segment."""
-        errors = [error for handle in ticket._handles if (error := handle.future.exception()) is not None]
-        if errors or ticket.cancelled:
-            ticket.future.set_exception(errors[0] if errors else SynthesisError("the segment was called off"))
-            return
-        ticket.decoded_at = time.time()
-        rows = [handle.future.result() for handle in ticket._handles]
-        sounds = self._codec.submit([row.codes for row in rows])
-        sounds.add_done_callback(partial(self._deliver, ticket, rows))
+        with _failing(ticket):
+            errors = [error for handle in ticket._handles if (error := handle.future.exception()) is not None]
+            if errors or ticket.cancelled:
+                ticket.future.set_exception(errors[0] if errors else SynthesisError("the segment was called off"))
+                return
+            ticket.decoded_at = time.time()
+            rows = [handle.future.result() for handle in ticket._handles]
+            sounds = self._codec.submit([row.codes for row in rows])
+            sounds.add_done_callback(partial(self._deliver, ticket, rows))
 
     def _deliver(self, ticket: SpeechTicket, rows: Sequence[SpokenRow], sounds: Future[Sounds]) -> None:
-        if (error := sounds.exception()) is not None:
-            ticket.future.set_exception(error)
-            return
-        ticket.sounded_at = time.time()
-        segment = ticket.segment
-        ticket.future.set_result(
-            [
+        with _failing(ticket):
+            if (error := sounds.exception()) is not None:
+                ticket.future.set_exception(error)
+                return
+            segment = ticket.segment
+            speeches = [
                 Speech(
                     samples=samples,
                     sample_rate=self.facts.sample_rate,
@@ -287,18 +301,33 @@ class Synthesizer:
                 )
                 for samples, seed, row in zip(sounds.result(), segment.seeds, rows, strict=True)
             ]
-        )
+            ticket.sounded_at = time.time()
+            ticket.future.set_result(speeches)
+
+
+@contextmanager
+def _failing(ticket: SpeechTicket) -> Iterator[None]:
+    """Fail the segment with what is raised here; of a future's callback nobody would hear it."""
+    try:
+        yield
+    except Exception as error:  # a bug, but this segment's alone
+        logger.exception("A segment that was spoken could not be delivered")
+        ticket.future.set_exception(as_synthesis_error(error, "the synthesizer"))
 
 
 def _when_all_done(handles: Sequence[RowHandle], act: Callable[[], None]) -> None:
-    """Call `act` once, in the decoder's thread, when the last of the rows is done."""
+    """Call `act` once, in the decoder's thread, when the last of the rows is done; one that fails ends the others."""
     missing = count(len(handles) - 1, -1)  # next() on it is atomic
-    # A future keeps its callbacks: what `act` holds would hold itself by them, with its sound, until Python looks for
+    # A future keeps its callbacks: what these hold would hold itself by them, with its sound, until Python looks for
     # such circles.
-    acts = [act]
+    acts, rows = [act], [*handles]
 
-    def one_done(_: Future[SpokenRow]) -> None:
+    def one_done(row: Future[SpokenRow]) -> None:
+        if row.exception() is not None:
+            for handle in rows:
+                handle.cancel()
         if next(missing) == 0:
+            rows.clear()
             acts.pop()()
 
     for handle in handles:

@@ -445,6 +445,17 @@ def test_an_idle_engine_reads_only_so_much_before_the_first_row_speaks() -> None
     engine.close()
 
 
+def test_prompts_that_are_heard_for_one_target_each_are_each_read() -> None:
+    network, prompt = toy_network(), tuple(range(3, 20)) * 20
+    rows = [Row((1, 2, 3), len(prompt) + 30 + number, prompt) for number in range(IDLE_GROUP_POSITIONS // 300)]
+    engine = Engine(BatchDecoder(network, max_rows=len(rows), max_frames=600, max_tokens=5), largest_share=1.0)
+    handles = engine.submit(rows)
+    for handle in handles:
+        handle.future.result(30)
+    assert 1 < len({handle.admission for handle in handles}) < len(rows)
+    engine.close()
+
+
 def memory_for(most_rows: int, engine: Engine, place: str, error: Exception) -> RemovableHandle:
     """Let every step of more rows than that fail in a module."""
     step, stepping = engine._decoder.step, threading.Event()
@@ -481,6 +492,52 @@ def test_a_step_without_memory_fails_those_who_came_last(place: str, error: Exce
     hook.remove()
     assert [engine.submit([row])[0].future.result(10) for row in rows] == decoder_of(network).speak(rows)
     assert [handle.future.result(20) for handle in first] == decoder_of(network).speak([h.row for h in first])
+    engine.close()
+
+
+def test_a_step_without_memory_beside_an_admission_fails_those_who_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voice_core.decoding.engine.PATIENCE_STEPS", 0.01)  # there are steps between two pieces
+    network = toy_network()
+    engine = Engine(decoder_of(network))
+    step = engine._decoder.step
+
+    def step_alone() -> None:
+        if engine._admission is not None:
+            out_of_memory()
+        step()
+
+    (speaking,) = engine.submit([LONG])
+    wait_until(lambda: engine.counters.rows_active == 1)
+    engine._decoder.step = step_alone  # type: ignore[method-assign]
+    for handle in engine.submit(different_rows(network.config, 2)):
+        with pytest.raises(SynthesisError, match="no memory left") as caught:
+            handle.future.result(10)
+        assert caught.value.may_succeed_later
+    engine._decoder.step = step  # type: ignore[method-assign]
+    assert [speaking.future.result(20)] == decoder_of(network).speak([LONG])
+    engine.close()
+
+
+def test_a_decoder_that_does_not_let_a_row_go_leaves_its_neighbours_no_wait() -> None:
+    network = toy_network()
+    engine = Engine(decoder_of(network))
+    cancel, go_on = engine._decoder.cancel, threading.Event()
+
+    def fail(_number: int) -> None:
+        engine._decoder.cancel = cancel  # type: ignore[method-assign]
+        raise RuntimeError("no more")
+
+    engine._decoder.cancel = fail  # type: ignore[method-assign, assignment]
+    hook = network.encoder.embedding.register_forward_hook(lambda *_: go_on.wait(10) and None)
+    rows = different_rows(network.config, 2)
+    entering = engine.submit(rows)
+    wait_until(lambda: engine._admission is not None)
+    entering[1].cancel()
+    go_on.set()
+    with pytest.raises(SynthesisError, match="no more"):
+        entering[0].future.result(10)
+    hook.remove()
+    assert [handle.future.result(10) for handle in engine.submit(rows)] == decoder_of(network).speak(rows)
     engine.close()
 
 

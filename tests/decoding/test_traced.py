@@ -1,4 +1,7 @@
+import gc
 import logging
+import random
+import weakref
 from unittest.mock import MagicMock
 
 import pytest
@@ -6,6 +9,7 @@ import torch
 
 from tests.decoding.test_decoder import different_rows
 from tests.toy import AUDIO_VOCAB, toy_config, toy_network
+from voice_core.batching import MOST_PADDING, padded_groups
 from voice_core.decoding import tracing
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.rows import Row
@@ -110,6 +114,25 @@ def test_texts_are_padded_to_few_counts_of_rows() -> None:
     assert len({3 * rounded_tokens(3, tokens) for tokens in range(1, 80)}) < 30
     for texts in range(1, 129):  # an odd number of more than sixteen never makes a round count
         assert all(0 <= rounded_tokens(texts, tokens) - tokens <= max(7, tokens // 8) for tokens in range(1, 200))
+
+
+def test_texts_that_are_read_together_waste_less_than_a_quarter_rounding_included() -> None:
+    rng = random.Random(1)
+    for _ in range(300):
+        lengths = [rng.randint(5, 120) for _ in range(rng.randint(2, 16))]
+        for members in padded_groups(lengths, most_positions=2048, padded_length=rounded_tokens):
+            longest, filled = lengths[members[0]], sum(lengths[number] for number in members)
+            padded = len(members) * rounded_tokens(len(members), longest)
+            assert padded - filled < MOST_PADDING * padded
+
+
+def test_a_network_that_nobody_needs_takes_its_traced_steps_along() -> None:
+    network = toy_network()
+    decoder_of(network, traced=True).speak([Row((1, 2), 20)])
+    gone = weakref.ref(network)
+    del network
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

@@ -3,7 +3,7 @@
 Letters: B rows of a step, R slots, V ids of the speaker.
 
     decoder = BatchDecoder(network, max_rows=16, max_frames=2600, max_tokens=512)
-    decoder.admit(rows)          # one encoder pass over the distinct texts, one prefill, the first code of each row
+    decoder.admit(rows)          # one encoder pass over the distinct texts, one prefill of the prompts
     while decoder.live_rows:
         decoder.step()           # one more code for every row
         for number, spoken in decoder.retire(): …

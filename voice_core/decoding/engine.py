@@ -15,13 +15,14 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
 
 from voice_core.decoding.decoder import BatchDecoder, Outcome
+from voice_core.decoding.prefill import start_of
 from voice_core.decoding.rows import Row, SpokenRow
 from voice_core.decoding.turns import Turns
 from voice_core.errors import SynthesisError, as_synthesis_error, ran_out_of_memory
@@ -80,8 +81,8 @@ class RowHandle:
 class Engine:
     """Owns a decoder and the one thread that touches it.
 
-    Requests take turns, first come, first served; while others wait, one request gets at most `largest_share` of the
-    slots.
+    Requests take turns, first come, first served; while others wait that are in a hurry, one request gets no more slots
+    than `largest_share` of them.
     With `in_flight` false rows wait until all that are being spoken have ended.
     """
 
@@ -188,7 +189,7 @@ class Engine:
         self._resolve(outcomes)
 
     def _step_or_make_room(self) -> None:
-        """Step; where memory doesn't suffice, those who came last fail, and the others speak on.
+        """Step; where memory doesn't suffice, those who come in or came last fail, and the others speak on.
 
         Of rows that all came together the later half fails. As many as remain may speak from then on, and one more for
         every row that ends: or those who wait would come in and fail one after the other.
@@ -197,14 +198,22 @@ class Engine:
             try:
                 self._decoder.step()
             except Exception as error:
-                if not ran_out_of_memory(error) or len(self._live) == 1:
+                if not ran_out_of_memory(error):
                     raise
-                came_last = self._came_last()
-                logger.exception("No memory for a step of %d rows; the last %d fail", len(self._live), len(came_last))
-                self._fail([self._live.pop(number) for number in came_last], error)
-                for number in came_last:
-                    self._decoder.cancel(number)
-                self._most_live = len(self._live)
+                if self._admission is not None:
+                    logger.exception("No memory for a step beside an admission; its %d rows fail", len(self._entering))
+                    self._give_up_admission(error)
+                elif len(self._live) == 1:
+                    raise
+                else:
+                    came_last = self._came_last()
+                    rows, last = len(self._live), len(came_last)
+                    logger.exception("No memory for a step of %d rows; the last %d fail", rows, last)
+                    self._fail([self._live[number] for number in came_last], error)
+                    for number in came_last:
+                        self._decoder.cancel(number)
+                        del self._live[number]
+                    self._most_live = len(self._live)
             else:
                 return
 
@@ -225,8 +234,7 @@ class Engine:
                 admitted = self._next_piece()
             except Exception as error:
                 logger.exception("An admission failed; %d rows with it", len(self._entering))
-                self._fail(self._entering, error)
-                self._entering, self._admission = [], None
+                self._give_up_admission(error)
                 self._synchronise()  # a device that is beyond use says so again
             else:
                 self._take_in(admitted)
@@ -248,13 +256,22 @@ class Engine:
             return
         entered = dict(zip(numbers, self._entering, strict=True))
         self._entering, self._admission = [], None
+        self._live |= entered  # all of them at once: whatever fails from here on reaches each
         for number, handle in entered.items():
             if handle.future.done():
                 self._decoder.cancel(number)
+                del self._live[number]
             else:
                 handle.number, handle.admitted_at = number, time.time()
-                self._live[number] = handle
         self._resolve(self._decoder.retire())
+
+    def _give_up_admission(self, error: Exception | None = None) -> None:
+        """Let go of what an admission has in memory; those of its rows that are still wanted fail with the error."""
+        assert self._admission is not None, "an admission has begun"
+        self._admission.close()
+        entering, self._entering, self._admission = self._entering, [], None
+        if error is not None:
+            self._fail(entering, error)
 
     def _begin_admission(self) -> bool:
         """Choose rows that wait and have a slot; False if there are none."""
@@ -277,7 +294,11 @@ class Engine:
             return []
         with self._wake:
             waiting, self._waiting = self._waiting, deque()
-        chosen, left = self._share_out([handle for handle in waiting if self._is_wanted(handle)])
+        try:
+            chosen, left = self._share_out([handle for handle in waiting if self._is_wanted(handle)])
+        except Exception as error:  # they are in nobody's list, and would wait for ever
+            self._fail(waiting, error)
+            raise
         with self._wake:
             self._waiting.extendleft(reversed(left))
         return chosen
@@ -300,14 +321,14 @@ class Engine:
     def _share_out(self, waiting: Sequence[RowHandle]) -> tuple[list[RowHandle], list[RowHandle]]:
         """Return who gets a slot now, in the order of their turns, and who waits on, in the order they came."""
         held = Counter(handle.request for handle in self._live.values())
-        read: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()  # samples of one text and prompt share them
+        read: set[Hashable] = set()  # samples of one text share it; of one prompt, if they share the target too
         positions, most_positions = 0, self._most_positions()
         granted: dict[int, RowHandle] = {}
         batch = {handle.request for handle in waiting if handle.batch}
         for place in self._turns.order([handle.request for handle in waiting], held, batch):
             row = waiting[place].row
-            if (brought := (row.text_ids, row.prompt_codes)) not in read:
-                positions += len(row.text_ids) + row.prompt_frames + 1
+            for brought, length in ((row.text_ids, len(row.text_ids)), (start_of(row), row.prefilled_frames)):
+                positions += length * (brought not in read)
                 read.add(brought)
             crowded = positions > most_positions
             if len(granted) == self._free_slots or (granted and crowded):
@@ -338,8 +359,7 @@ class Engine:
         for handle in unwanted:
             self._end_unspoken(handle)
         if self._admission is not None and all(handle.future.done() for handle in self._entering):
-            self._admission.close()
-            self._entering, self._admission = [], None
+            self._give_up_admission()
         for number in [number for number, handle in self._live.items() if handle.cancelled.is_set()]:
             outcome = self._decoder.cancel(number)
             assert outcome is not None, "a live row is in a slot"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from voice_core.batching import padded_groups
 from voice_core.decoding.rows import Row
-from voice_core.decoding.traced_reading import TracedReading
+from voice_core.decoding.traced_reading import TracedReading, rounded_tokens
 from voice_core.model.network import CrossMemory, Masks, Network, additive, prefill_positions
 
 MOST_POSITIONS = 2048  # of one padded batch through encoder or decoder: bounds its memory
@@ -27,7 +27,7 @@ STRETCH_FRAMES = 128  # of a prompt that are taken in between two pauses
 # steps of the rows that wait meanwhile; a GPU is done with it before the host has asked for more.
 PIECE_POSITIONS = {"cpu": 256}
 
-_Start = tuple[tuple[int, ...], tuple[int, ...], int]  # what a row's first hidden state depends on
+Start = tuple[tuple[int, ...], tuple[int, ...], int]  # what a row's first hidden state depends on
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,25 @@ def prefill(
     most_items = 1 if apart else None
     texts = list(dict.fromkeys(row.text_ids for row in rows))
     memories: dict[tuple[int, ...], CrossMemory] = {}
-    for group in padded_groups([len(text) for text in texts], most_positions=MOST_POSITIONS, most_items=most_items):
+    text_lengths = [len(text) for text in texts]
+    padded_length = None if reading is None else rounded_tokens
+    for group in padded_groups(
+        text_lengths, most_positions=MOST_POSITIONS, most_items=most_items, padded_length=padded_length
+    ):
         members = [texts[index] for index in group]
         memories.update(zip(members, (yield from _read(network, members, reading)), strict=True))
-    starts: list[_Start] = list(dict.fromkeys(_start(row) for row in rows if row.prefilled_frames))
+    starts: list[Start] = list(dict.fromkeys(start_of(row) for row in rows if row.prefilled_frames))
     lengths = [1 + len(prompt) for _, prompt, _ in starts]
-    heard: dict[_Start, Heard] = {}
+    heard: dict[Start, Heard] = {}
     for group in padded_groups(lengths, most_positions=MOST_POSITIONS, most_items=most_items):
         taken = [starts[index] for index in group]
         texts_of_group = [memories[text] for text, _, _ in taken]
         heard.update(zip(taken, (yield from _take_in(network, taken, texts_of_group)), strict=True))
-    return [Prefilled(memories[row.text_ids], heard.get(_start(row))) for row in rows]
+    return [Prefilled(memories[row.text_ids], heard.get(start_of(row))) for row in rows]
 
 
-def _start(row: Row) -> _Start:
+def start_of(row: Row) -> Start:
+    """Return what is read for the row, and for others that bring the same only once."""
     return row.text_ids, row.prompt_codes, row.total_frames()
 
 
@@ -93,7 +98,7 @@ def _read(
 
 
 def _take_in(
-    network: Network, starts: Sequence[_Start], texts: Sequence[CrossMemory]
+    network: Network, starts: Sequence[Start], texts: Sequence[CrossMemory]
 ) -> Generator[None, None, list[Heard]]:
     """Run a padded group of start codes and prompts through the decoder, stretch by stretch."""
     config, device = network.config, network.device

@@ -4,7 +4,8 @@ Letters: R slots, L layers, K key/value heads, F frames of capacity, T text toke
 
 Rows that speak stand in the first slots without a gap. Then a step reads views of the memory, never copies, and its
 cost follows the rows and the frames that are there, not the capacity. The price: when a row leaves, the last row moves
-into its slot, one copy of what that row has said so far.
+into its slot, one copy of what that row has said so far; or, where steps gain from the order of their rows (`traced`),
+each of those behind it moves down by one.
 """
 
 from __future__ import annotations

@@ -314,11 +314,12 @@ def _masks(
 def _drawing(network: Network, state: RowState, *, min_p: bool) -> Traced:
     """Return the function that draws from the rows' hidden states and tells if more ids tie than it looked at."""
     config, product = network.config, Products(_packed_linears(network), few_rows=True)
+    head = network.head  # not the network: what is traced is kept for as long as the network lives
 
     def draw(candidates: Tensor, packed: list[Tensor], *columns: Tensor) -> tuple[Tensor, ...]:
         product.use(packed)
         rows = state.of_columns(columns)
-        first, activation, last = network.head
+        first, activation, last = head
         logits = product(last, activation(product(first, rows.hidden)))
         logits.select(1, config.end_code).masked_fill_(rows.steps < config.earliest_end_frame, TOO_EARLY_LOGIT)
         best = few_best(logits, rows.options, candidates.shape[0])
