@@ -1,9 +1,10 @@
 """Command: how voices do on texts of development, to choose among states of a run, and how sharp to speak.
 
-    python training/choose.py MODEL [MODEL ...] [--texts 250] [--stretches 1.0 0.8 1.3]
+    python training/choose.py MODEL [MODEL ...] --learned SHARDS [--texts 250] [--stretches 1.0 0.8 1.3]
 
-The texts are drawn as those of the lessons are, from a seed that no shard has: neither learned from nor tested on,
-but easier than the test sentences. Everything is spoken in this process, in batches; training/evaluate.py asks the
+The texts are drawn as those of the lessons are, from a seed that no shard has: not tested on, but easier than the test
+sentences. A tenth of such texts stand in 120 hours of lessons too; those in the shards of `--learned` are left out.
+Everything is spoken in this process, in batches; training/evaluate.py asks the
 service. A line for each model and stretch of the estimate is printed, then all of them as a JSON list:
 
 - `per`, `ended`, `length_ratio`, `length_sd`: as training/evaluate.py tells them;
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
+from training.corpus import read_corpus
 from training.evaluate import STRETCHES, Judge, pace, segments_of
 from training.recogniser import SHIPPED_FILE, Recogniser, edit_distance, load_recogniser
 from training.service import Answer
@@ -53,11 +55,13 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--texts", type=int, default=250)
     parser.add_argument("--stretches", type=float, nargs="+", default=STRETCHES[:1], help="of the estimated duration")
+    parser.add_argument("--learned", type=Path, help="shards whose texts are left out")
     parser.add_argument("--recogniser", type=Path, default=SHIPPED_FILE)
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    teacher, drawn = Teacher(), development_texts(arguments.texts)
+    learned = () if arguments.learned is None else {each.text for each in read_corpus(arguments.learned)}
+    teacher, drawn = Teacher(), development_texts(arguments.texts, learned)
     phonemes = [teacher.phonemes(text) for text in drawn]
     judge, recogniser = Judge(arguments.recogniser, drawn, phonemes), load_recogniser(arguments.recogniser)
     figures = []
@@ -74,9 +78,9 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def development_texts(count: int) -> list[str]:
-    """Return the first `count` texts of the seed that are neither very short nor very long."""
-    drawn = texts(read_wordnet(), SEED)
+def development_texts(count: int, learned: Container[str] = ()) -> list[str]:
+    """Return the first `count` texts of the seed that are neither very short nor very long nor learned from."""
+    drawn = (text for text in texts(read_wordnet(), SEED) if text not in learned)
     return list(islice((text for text in drawn if SHORTEST_CHARACTERS <= len(text) <= LONGEST_CHARACTERS), count))
 
 

@@ -3,6 +3,7 @@
     python training/evaluate.py                        # every voice, three draws of each sentence
     python training/evaluate.py --quick                # the first voice, one draw; minutes on two cores
     python training/evaluate.py --model DIRECTORY      # another checkpoint than the one in the package
+    python training/evaluate.py --unwatched            # the sentences that nobody looked at while the voice was trained
 
 It starts the service and asks it over HTTP, as anybody would: default sampling, the text as written, seconds by the
 service's own estimate and by 0.8 and 1.3 times of it. Only the second try that the service gives to a segment that
@@ -14,6 +15,7 @@ doesn't end is declined, so that it can be counted. The last line is a JSON obje
   asked, over all three paces; `paces` has them for each, with the error rate;
 - `audio_s_per_core_s`: seconds of speech a second of one core's time, one sentence at a time, codec included, in this
   process after the service is gone;
+- `weights_sha256`: of the speaker's weights, then the codec's;
 - `sentences`, `draws`; `voices`: the error rate of each voice; `codec_log_mel`: how far the teacher's speech is from
   itself through the codec, null where no teacher is installed.
 """
@@ -27,6 +29,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -41,19 +44,37 @@ from training.spectral import SpectralLoss
 from training.teacher import Teacher
 from training.texts import visible
 from voice_core.codec.codec import Codec
+from voice_core.model.checkpoint import WEIGHTS_FILE
 from voice_core.planning import plan
 from voice_core.speech import DEFAULT_VOICE, Sampling, Segment
-from voice_core.synthesizer import EMBEDDED, Synthesizer, codec_directory
+from voice_core.synthesizer import EMBEDDED, Synthesizer, codec_directory, model_directory
 from voice_core.text.duration import Reference
 
-SENTENCES_FILE = Path(__file__).parent / "test_sentences.txt"
-SPOKEN_FILE = Path(__file__).parent / "test_spoken.txt"  # the same with their figures in words
-PHONEMES_FILE = Path(__file__).parent / "test_phonemes.txt"  # the teacher's, so that no teacher need be installed
 STRETCHES = (1.0, 0.8, 1.3)  # of the estimated duration
 DRAWS = 3  # of each sentence
 ASKED_AT_ONCE = 8  # requests
 TIMED_SENTENCES = 10
 CODEC_WORDS_PER_MINUTE = 150
+
+
+@dataclass(frozen=True)
+class SentenceSet:
+    """A hundred sentences, line by line."""
+
+    written: Path
+    spoken: Path  # the same with their figures in words, by hand
+    phonemes: Path  # the teacher's of these, so that no teacher need be installed
+
+    @classmethod
+    def named(cls, name: str) -> SentenceSet:
+        return cls(*(Path(__file__).parent / f"{name}_{what}.txt" for what in ("sentences", "spoken", "phonemes")))
+
+    def read(self) -> tuple[list[str], list[str]]:
+        """Return the sentences as written and the phonemes that the teacher says of them."""
+        return lines_of(self.written), lines_of(self.phonemes)
+
+
+TEST_SET, UNWATCHED_SET = SentenceSet.named("test"), SentenceSet.named("unwatched")
 
 
 @dataclass(frozen=True)
@@ -80,12 +101,14 @@ class Figures:
     paces: dict[str, Pace]
     voices: dict[str, float]
     codec_log_mel: float | None
+    weights_sha256: str
 
 
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(1)
-    sentences, phonemes = read_sentences()
+    chosen = UNWATCHED_SET if arguments.unwatched else TEST_SET
+    sentences, phonemes = chosen.read()
     sentences, phonemes = sentences[: arguments.limit], phonemes[: arguments.limit]
     draws = 1 if arguments.quick else DRAWS
     judge = Judge(arguments.recogniser, sentences, phonemes)
@@ -107,15 +130,20 @@ def main() -> None:
         draws=draws,
         paces=paces,
         voices={DEFAULT_VOICE: paces["1"].per} | {voice: judge.rate(said) for voice, said in of_voices.items()},
-        codec_log_mel=codec_log_mel(arguments.model),
+        codec_log_mel=codec_log_mel(arguments.model, lines_of(chosen.spoken)),
+        weights_sha256=weights_sha256(arguments.model),
     )
     print(json.dumps(asdict(figures)))
 
 
-def read_sentences() -> tuple[list[str], list[str]]:
-    """Return the test sentences and the phonemes that the teacher says of them."""
-    sentences, phonemes = (file.read_text(encoding="utf-8").splitlines() for file in (SENTENCES_FILE, PHONEMES_FILE))
-    return sentences, phonemes
+def lines_of(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines()
+
+
+def weights_sha256(model: str) -> str:
+    """Return the digest of all that was learned of a model, so that figures can be told to be of these weights."""
+    files = (model_directory(model) / WEIGHTS_FILE, codec_directory(model) / WEIGHTS_FILE)
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def speak(service: Service, sentences: Sequence[str], draws: int, stretch: float, voice: str) -> list[Answer]:
@@ -203,8 +231,8 @@ def segments_of(
 
 
 @torch.inference_mode()
-def codec_log_mel(model: str) -> float | None:
-    """Return the mean log-mel distance between the teacher's test sentences and what the codec makes of them."""
+def codec_log_mel(model: str, sentences: Sequence[str]) -> float | None:
+    """Return the mean log-mel distance between what the teacher says and what the codec makes of it."""
     try:
         teacher = Teacher()
     except OSError:
@@ -212,7 +240,7 @@ def codec_log_mel(model: str) -> float | None:
     directory = codec_directory(model)
     codebook, codec, distance_of = load_codebook(directory), Codec.load(directory), SpectralLoss()
     distances = []
-    for sentence in SPOKEN_FILE.read_text(encoding="utf-8").splitlines():
+    for sentence in sentences:
         sound = torch.from_numpy(teacher.speak(visible(sentence), CODEC_WORDS_PER_MINUTE))[None]
         made = torch.from_numpy(codec.decode_batch(codebook(sound))[0])[None]
         distances.append(distance_of.mel_distance(made, sound).item())
@@ -223,6 +251,7 @@ def _arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=EMBEDDED)
     parser.add_argument("--quick", action="store_true", help="the first voice only, one draw of each sentence")
+    parser.add_argument("--unwatched", action="store_true", help="another hundred sentences")
     parser.add_argument("--limit", type=int, help="of sentences")
     parser.add_argument("--recogniser", type=Path, default=SHIPPED_FILE)
     return parser.parse_args()

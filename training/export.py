@@ -7,7 +7,7 @@ than the last ones (Izmailov et al., https://arxiv.org/abs/1803.05407).
 `--sharpness` multiplies the logits for good, as if the caller had divided the temperature by it: a small network
 spreads probability over wrong codes, and the product's default temperature was chosen for large ones. `--end-bias` is
 added to the logit of the end code, after that: a voice that takes its time ends a little sooner. Choose all of them on
-sentences that are neither learned from nor tested on (training/choose.py).
+sentences that are neither learned from nor tested on (training/choose.py --learned).
 """
 
 from __future__ import annotations

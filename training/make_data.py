@@ -3,16 +3,19 @@
 python training/make_data.py --hours 3 --out DIRECTORY                    # sound, for codec and recogniser
 python training/make_data.py --hours 60 --out DIRECTORY --codec DIRECTORY # codes, for the speaker
 
-A shard of a seed, an hour of speech, holds the same whichever others are made before it or beside it.
+A shard of a seed, an hour of speech, holds the same whichever others are made before it or beside it. A directory holds
+the shards of one seed and one codec (`made.json` says which); a call with others is refused.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from hashlib import sha256
 from math import ceil, exp, log
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
 from training.corpus import Utterance, shard_path, write_shard
-from training.features import load_codebook
+from training.features import ENCODER_FILE, load_codebook
 from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, VOICES, Teacher
 from training.texts import texts
 from training.wordnet import WordNet, read_wordnet
@@ -50,6 +53,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     arguments.out.mkdir(parents=True, exist_ok=True)
+    note_making(arguments.out / "made.json", arguments.seed, arguments.codec, arguments.hours)
     # A process for each shard: the teacher's noise goes on from all that its process has said.
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
         pending = [pool.submit(make_shard, order) for order in orders(arguments) if not order.file.exists()]
@@ -59,6 +63,26 @@ def main() -> None:
         except BaseException:  # or the pool would make all the others first
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def note_making(file: Path, seed: int, codec: Path | None, hours: float) -> None:
+    """Write what a directory's shards are made of; SystemExit if those that are there were made of something else.
+
+    Only the last shard may hold less than an hour, so where it does no others can be added.
+    """
+    codebook = None if codec is None else sha256((codec / ENCODER_FILE).read_bytes()).hexdigest()
+    making = {"seed": seed, "codebook_sha256": codebook, "hours": hours}
+    if file.exists():
+        made = json.loads(file.read_text(encoding="utf-8"))
+        for name in ("seed", "codebook_sha256"):
+            if made[name] != making[name]:
+                raise SystemExit(f"{file}: the shards there were made with {name} {made[name]}, not {making[name]}")
+        if hours > made["hours"] and made["hours"] * 3600 % SHARD_SECONDS:
+            raise SystemExit(
+                f"{file}: the last shard there is part of {made['hours']:g} hours; delete it and this file"
+            )
+        making["hours"] = max(hours, made["hours"])
+    file.write_text(json.dumps(making) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Return the rate of a step, of 0 .. steps - 1."""
-        decay_steps = self.decay_steps or max(1, round(self.steps * DECAYING_SHARE))
+        asked = round(self.steps * DECAYING_SHARE) if self.decay_steps is None else self.decay_steps
+        decay_steps = max(1, asked)
         rising = min(1.0, (step + 1) / min(WARMUP_STEPS, self.steps))
         falling = min(1.0, (self.steps - step) / decay_steps)
         return self.highest_rate * rising * falling
@@ -107,7 +108,7 @@ class Run:
         self._saved_at = time.monotonic()
 
     def _load(self) -> None:
-        state = torch.load(self._state_file, weights_only=True)
+        state = torch.load(self._state_file, map_location="cpu", weights_only=True)  # wherever it was saved
         self._modules.load_state_dict(state["modules"])
         self._optimiser.load_state_dict(state["optimiser"])
         device = next(self._modules.parameters()).device

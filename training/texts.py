@@ -35,7 +35,9 @@ _WORD = re.compile(r"[a-z']+")
 _SENTENCE_END = re.compile(r"[.!?]$")
 
 
-TEST_FILES = tuple(Path(__file__).parent / name for name in ("test_sentences.txt", "test_spoken.txt"))
+TEST_FILES = tuple(
+    Path(__file__).parent / f"{name}_{what}.txt" for name in ("test", "unwatched") for what in ("sentences", "spoken")
+)
 FORBIDDEN_WORDS = 5  # in a row; a text that shares so many with a test sentence is never learned from
 
 

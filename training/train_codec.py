@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone ru
 
 from training.alignment import aligned
 from training.corpus import Utterance, read_corpus
-from training.features import CodeBook, LogMel, fit_codebook, stacked_mel
+from training.features import CodeBook, LogMel, fit_codebook, load_codebook, stacked_mel
 from training.runs import Run, Schedule, begin, command_line
 from training.spectral import SpectralLoss
 from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, VOICES
@@ -42,6 +42,7 @@ SHORTEST_ALIGNED_FRAMES = 20
 HELD_OUT = 40
 QUICK_STEPS = 5
 QUICK_CODES = 64  # a voice
+CONFIG_FILE = "config.json"
 
 CONFIG = CodecConfig(
     hidden=128, layers=4, heads=4, quant_dim=128, hop_length=FRAME_SAMPLES, rope_axis="time", sample_rate=SAMPLE_RATE
@@ -55,10 +56,13 @@ def main() -> None:
     device = torch.device(arguments.device)
     corpus = [each for each in read_corpus(arguments.data) if each.frames_of_sound > CROP_FRAMES]
     held_out, learned = corpus[:HELD_OUT], corpus[HELD_OUT:]
-    codebook = make_codebook(learned, arguments.seed, QUICK_CODES if arguments.quick else None)
-    codebook.save(arguments.out)
-    config = replace(CONFIG, code_map=code_map(codebook))
-    write_config(config, arguments.out)  # with the codebook, all that the speaker needs
+    if not (arguments.out / CONFIG_FILE).exists():
+        made = make_codebook(learned, arguments.seed, QUICK_CODES if arguments.quick else None)
+        made.save(arguments.out)
+        write_config(replace(CONFIG, code_map=code_map(made)), arguments.out)  # all that the speaker needs
+    # A resumed run keeps its codebook: made anew it would be a little other, and codes made with it mean other sounds.
+    codebook = load_codebook(arguments.out)
+    config = replace(CONFIG, code_map=tuple(json.loads((arguments.out / CONFIG_FILE).read_text())["code_map"]))
     indices = torch.tensor(config.code_map, device=device)
 
     decoder, loss_of = Decoder(config).to(device), SpectralLoss().to(device)
@@ -136,7 +140,7 @@ def crops(corpus: Sequence[Utterance], generator: torch.Generator) -> Tensor:
 
 def write_config(config: CodecConfig, directory: Path) -> None:
     told = {"model_type": "xcodec2", **asdict(config), "frames_per_second": SAMPLE_RATE // FRAME_SAMPLES}
-    (directory / "config.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+    (directory / CONFIG_FILE).write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 
 def save_codec(decoder: Decoder, directory: Path) -> None:

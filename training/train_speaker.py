@@ -2,8 +2,9 @@
 
     python training/train_speaker.py --data SHARDS --codec DIRECTORY --out DIRECTORY --steps 36000
 
-A stopped run goes on where it was last saved. The learning rate stays up until the last steps, so a finished run is
-made longer from a copy of a state that it had before them; `--decay-steps` says when they begin.
+A stopped run goes on where it was last saved. The learning rate stays up until the last steps, so a run is made longer
+from a copy of a state that it had before them; `--decay-steps` says when they begin. One that is finished goes on at
+another `--rate`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from training.runs import Run, Schedule, begin, command_line
 from training.speaker import (
     FRAMES_PER_BATCH,
     GUIDED_STEPS,
+    PROMPT_FRAMES,
+    PROMPTED,
     READING_WEIGHT,
     USUAL_DELAYS,
     Delays,
@@ -47,7 +50,7 @@ from voice_core.model.tokenizer import load_tokenizer
 HIGHEST_RATE = 1.5e-3
 WEIGHT_DECAY = 0.02
 BETAS = (0.9, 0.98)
-HELD_OUT = 160  # the first utterances of the data, never learned from
+HELD_OUT = 160  # the first utterances of the data; their texts are never learned from
 HELD_OUT_BATCH = 16
 VALIDATE_EVERY_STEPS = 1000
 QUICK_STEPS = 20
@@ -66,7 +69,8 @@ def main() -> None:
     corpus = read_corpus(arguments.data)
     phonemes = known_phonemes(arguments.out / "phonemes.json", corpus)
     as_lessons = partial(lessons_of, tokenizer=load_tokenizer(arguments.out, config), phonemes=phonemes)
-    held_out = as_lessons(corpus[:HELD_OUT])
+    held_out, learned = apart(corpus)
+    lessons_to_validate = with_prompts(as_lessons(held_out), config)
     device = torch.device(arguments.device)
     speaker = Speaker(new_network(config), phonemes).to(device)
     steps = QUICK_STEPS if arguments.quick else arguments.steps
@@ -77,10 +81,11 @@ def main() -> None:
         weight_decay=WEIGHT_DECAY,
         betas=BETAS,
     )
+    check_kept(arguments.keep, run.step, steps, arguments.out)
     # Seeded by the step, so that a resumed run meets other batches than it met before.
     seed = arguments.seed + run.step
     delays = Delays(arguments.late_ends, arguments.hurry)
-    stream = Stream(corpus[HELD_OUT:], as_lessons, config, seed=seed, frames=arguments.batch_frames, delays=delays)
+    stream = Stream(learned, as_lessons, config, seed=seed, frames=arguments.batch_frames, delays=delays)
     batches = stream.on(device, arguments.workers)
     compiled = torch.compile(speaker, dynamic=True) if arguments.compile else speaker
     for step in run.steps():
@@ -90,7 +95,7 @@ def main() -> None:
         figures = {"speaking": speaking, "reading": reading, "accuracy": accuracy}
         run.learn(speaking + READING_WEIGHT * reading, **figures)
         if (step + 1) % VALIDATE_EVERY_STEPS == 0:
-            validate(speaker, [held_out[i : i + HELD_OUT_BATCH] for i in range(0, HELD_OUT, HELD_OUT_BATCH)], device)
+            validate(speaker, lessons_to_validate, device)
             save_network(speaker.plain_network(), arguments.out, torch.float16)
         if step + 1 in arguments.keep:
             keep(speaker, arguments.out, step + 1)
@@ -99,10 +104,39 @@ def main() -> None:
 
 def keep(speaker: Speaker, voice: Path, step: int) -> None:
     """Write the present voice beside the last one's files, to be exported by itself or in a mean."""
-    kept = voice / f"step-{step}"
+    kept = kept_voice(voice, step)
     kept_already = shutil.ignore_patterns("step-*", "*.state", "*.part")
     shutil.copytree(voice, kept, ignore=kept_already, dirs_exist_ok=True)
     save_network(speaker.plain_network(), kept, torch.float16)
+
+
+def kept_voice(voice: Path, step: int) -> Path:
+    return voice / f"step-{step}"
+
+
+def check_kept(steps: Sequence[int], first: int, last: int, voice: Path) -> None:
+    """Refuse to go on where a voice that is to be kept wouldn't be."""
+    lost = [step for step in steps if not first < step <= last and not kept_voice(voice, step).exists()]
+    if lost:
+        raise SystemExit(f"--keep: step {lost[0]} won't be met, this run goes from step {first} to {last}")
+
+
+def apart(corpus: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+    """Return the utterances to validate on, and those to learn from, whose texts are none of theirs."""
+    held_out = list(corpus[:HELD_OUT])
+    texts = {utterance.text for utterance in held_out}
+    return held_out, [utterance for utterance in corpus[HELD_OUT:] if utterance.text not in texts]
+
+
+def with_prompts(lessons: Sequence[Lesson], config: ModelConfig) -> list[Lesson]:
+    """Return the lessons, those of voices that only speak when they are prompted with a prompt of theirs."""
+    prompts = {lesson.voice: lesson for lesson in lessons if len(lesson.codes) in PROMPT_FRAMES}
+    return [
+        lesson.after(prompts[lesson.voice], config.prompt_separator_code)
+        if PROMPTED[lesson.voice] == 1 and lesson.voice in prompts
+        else lesson
+        for lesson in lessons
+    ]
 
 
 def known_phonemes(file: Path, corpus: Sequence[Utterance]) -> list[str]:
@@ -127,11 +161,12 @@ def new_network(config: ModelConfig) -> Network:
 
 
 @torch.no_grad()
-def validate(speaker: Speaker, groups: Sequence[Sequence[Lesson]], device: torch.device) -> None:
+def validate(speaker: Speaker, lessons: Sequence[Lesson], device: torch.device) -> None:
     """Print the losses on lessons that nothing is learned from."""
     config = speaker.network.config
     results = []
-    for group in groups:
+    for start in range(0, len(lessons), HELD_OUT_BATCH):
+        group = lessons[start : start + HELD_OUT_BATCH]
         batch = collate(group, config).to(device)
         speaking, reading, accuracy = losses(speaker, batch, batch.lengths.float())
         results.append((speaking.item(), reading.item(), accuracy.item()))

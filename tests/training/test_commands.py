@@ -14,6 +14,7 @@ import pytest
 from training import choose, evaluate, export, make_data, train_codec, train_recogniser, train_speaker
 from training.corpus import read_corpus, shard_path
 from training.wordnet import DIRECTORY as WORDNET
+from voice_core.embedded import DIRECTORY as EMBEDDED
 
 
 def command(module: ModuleType, *options: str | Path) -> None:
@@ -44,7 +45,12 @@ def test_the_commands_make_a_voice_from_nothing(tmp_path: Path, capsys: pytest.C
     assert "resumed" not in printed
     command(train_speaker, *speaker)
     assert "resumed at step 20" in capsys.readouterr().out
-    command(choose, package, "--texts", "2")
+    with pytest.raises(SystemExit, match="step 15 won't be met, this run goes from step 20 to 20"):
+        command(train_speaker, *speaker, "--keep", "10", "15")
+    codebook = (codec / "encoder.safetensors").read_bytes()
+    command(train_codec, "--data", codes.parent / "sound", "--out", codec, "--quick", "--threads", "2")
+    assert (codec / "encoder.safetensors").read_bytes() == codebook
+    command(choose, package, "--texts", "2", "--learned", codes)
     (chosen,) = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert chosen["per"] > 0.5
     assert chosen["stretch"] == 1
@@ -59,6 +65,19 @@ def test_the_commands_make_a_voice_from_nothing(tmp_path: Path, capsys: pytest.C
     assert set(figures["paces"]) == {"0.8", "1", "1.3"}
     assert figures["codec_log_mel"] > 0
     assert figures["per"] > 0.5  # it has hardly begun to learn
+
+
+@needs_a_teacher
+def test_shards_of_another_seed_codec_or_length_are_not_mixed(tmp_path: Path) -> None:
+    part = ("--hours", f"{5 / 3600}", "--out", tmp_path)
+    command(make_data, *part)
+    command(make_data, *part)
+    with pytest.raises(SystemExit, match="made with seed 0, not 1"):
+        command(make_data, *part, "--seed", "1")
+    with pytest.raises(SystemExit, match="codebook_sha256 None"):
+        command(make_data, *part, "--codec", EMBEDDED / "codec")
+    with pytest.raises(SystemExit, match=r"the last shard there is part of 0\.00138889 hours"):
+        command(make_data, "--hours", "2", "--out", tmp_path)
 
 
 @needs_a_teacher

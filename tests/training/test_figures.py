@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from training.evaluate import Figures, Pace
+from training.evaluate import Figures, Pace, weights_sha256
 from training.teacher import VOICES
 from voice_core.embedded import DIRECTORY as EMBEDDED
+from voice_core.synthesizer import EMBEDDED as EMBEDDED_NAME
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CARD = (EMBEDDED / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -19,13 +20,16 @@ def figures() -> Figures:
     return Figures(**told | {"paces": {stretch: Pace(**pace) for stretch, pace in told["paces"].items()}})
 
 
+def test_the_figures_are_of_the_weights_in_the_package(figures: Figures) -> None:
+    assert figures.weights_sha256 == weights_sha256(EMBEDDED_NAME)
+
+
 def test_the_model_card_tells_the_measured_figures(figures: Figures) -> None:
-    for pace in figures.paces.values():
-        assert f"{pace.per:.3f}" in CARD
-        assert f"{pace.length_ratio:.3f} ± {pace.length_sd:.3f}" in CARD
-    for voice, per in figures.voices.items():
-        assert f"`{voice}`" in CARD
-        assert f"{per:.3f}" in CARD
+    rows = [row.replace("*", "") for row in CARD.splitlines()]
+    for stretch, pace in figures.paces.items():
+        told = f"{pace.per:.3f} | {pace.length_ratio:.3f} ± {pace.length_sd:.3f} | {pace.ended:.1%}".replace("%", " %")
+        assert any(row.startswith(f"| {float(stretch)} ×") and row.endswith(f"| {told} |") for row in rows), told
+    assert f"`alto` at 1 ×: a PER of {figures.voices['alto']:.3f}" in CARD
     assert f"{figures.audio_s_per_core_s:.1f}" in CARD
     assert figures.codec_log_mel is not None
     assert f"{figures.codec_log_mel:.2f}" in CARD

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.runs import WARMUP_STEPS, Run, Schedule
 
@@ -48,6 +48,26 @@ def test_a_stopped_run_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     assert resumed.step == 5
     assert torch.equal(later.weight, module.weight)
     assert list(resumed.steps()) == [5, 6, 7]
+
+
+def test_a_stopped_run_learns_as_one_that_went_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimiser's means, too, are as they were."""
+    monkeypatch.setattr("training.runs.WARMUP_STEPS", 1)  # or the short run would warm up sooner
+
+    def learn(steps: int, file: Path) -> Tensor:
+        torch.manual_seed(0)
+        module = nn.Linear(2, 2)
+        run = Run(module, Schedule(steps, 0.1, decay_steps=0), file, weight_decay=0.0, betas=(0.9, 0.99))
+        for _ in run.steps():
+            run.learn((module.weight - 3).square().sum() + module.bias.square().sum())
+        return module.weight.detach()
+
+    learn(5, tmp_path / "stopped.state")
+    assert torch.equal(learn(8, tmp_path / "stopped.state"), learn(8, tmp_path / "whole.state"))
+
+
+def test_no_decay_can_be_asked_for() -> None:
+    assert Schedule(200, 1.0, decay_steps=0).rate(199) == 1
 
 
 def test_the_log_tells_running_means_and_a_stop_doesnt_lose_them(

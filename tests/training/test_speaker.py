@@ -5,10 +5,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from training.corpus import Utterance
 from training.speaker import (
     FRAMES_PER_BATCH,
     IGNORED,
@@ -22,7 +24,7 @@ from training.speaker import (
     disturbed,
     losses,
 )
-from training.train_speaker import new_network
+from training.train_speaker import HELD_OUT, apart, new_network, with_prompts
 from training.voice_files import QUICK_SIZE, write_voice_files
 from voice_core.embedded import DIRECTORY as EMBEDDED
 from voice_core.model.checkpoint import load_network, save_network
@@ -262,3 +264,12 @@ def test_the_written_tokenizer_is_the_packaged_one(tmp_path: Path) -> None:
     packaged = load_tokenizer(EMBEDDED, read_config(EMBEDDED))
     text = 'Hello - it\'s "me", 100% (really)?!'
     assert written.row_ids(text) == packaged.row_ids(text)
+
+
+def test_what_is_validated_on_is_never_learned_and_prompted_where_its_voice_needs_it(config: ModelConfig) -> None:
+    corpus = [Utterance(f"text {number % 200}", "a", number % 2, np.zeros(50, np.int16)) for number in range(400)]
+    held_out, learned = apart(corpus)
+    assert len(held_out) == HELD_OUT
+    assert {each.text for each in held_out}.isdisjoint(each.text for each in learned)
+    lessons = with_prompts([lesson(60, voice=0), lesson(60, code=8, voice=1)], config)
+    assert [each.prompt_inputs for each in lessons] == [0, 61]

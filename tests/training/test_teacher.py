@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from training.evaluate import PHONEMES_FILE, SPOKEN_FILE
+from training.evaluate import TEST_SET, UNWATCHED_SET, SentenceSet, lines_of
 from training.recogniser import ErrorCount, load_recogniser
 from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, VOICES, Teacher
 
@@ -54,9 +54,9 @@ def test_phonemes_are_sounds_without_stress_and_spaces(teacher: Teacher) -> None
     assert teacher.phonemes("the cat, the dog.") == "ðəkætðədɑːɡ"
 
 
-def test_the_stored_phonemes_of_the_test_sentences_are_the_teachers(teacher: Teacher) -> None:
-    sentences, phonemes = (file.read_text(encoding="utf-8").splitlines() for file in (SPOKEN_FILE, PHONEMES_FILE))
-    assert phonemes == [teacher.phonemes(sentence) for sentence in sentences]
+@pytest.mark.parametrize("sentences", [TEST_SET, UNWATCHED_SET], ids=["test", "unwatched"])
+def test_the_stored_phonemes_of_the_test_sentences_are_the_teachers(teacher: Teacher, sentences: SentenceSet) -> None:
+    assert lines_of(sentences.phonemes) == [teacher.phonemes(sentence) for sentence in lines_of(sentences.spoken)]
 
 
 def test_nothing_is_said_of_nothing(teacher: Teacher) -> None:

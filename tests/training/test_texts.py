@@ -5,12 +5,14 @@ from dataclasses import replace
 from itertools import islice
 from random import Random
 
-from training.evaluate import PHONEMES_FILE, SENTENCES_FILE, SPOKEN_FILE
+import pytest
+
+from training.evaluate import TEST_SET, UNWATCHED_SET, SentenceSet, lines_of
 from training.sentences import GRAMMAR, Filler
 from training.texts import LETTERS, LONGEST_CHARACTERS, PUNCTUATION, forbidden_runs, runs, texts, visible
 from training.wordnet import WordNet
 
-SENTENCES = SENTENCES_FILE.read_text(encoding="utf-8").splitlines()
+BOTH_SETS = pytest.mark.parametrize("sentences", [TEST_SET, UNWATCHED_SET], ids=["test", "unwatched"])
 
 
 def test_the_same_seed_gives_the_same_texts_another_seed_others(few_words: WordNet) -> None:
@@ -42,11 +44,12 @@ def test_verbs_are_inflected(few_words: WordNet) -> None:
     assert {filler.past() for _ in range(50)} == {"painted", "carried", "watched"}
 
 
-def test_there_are_a_hundred_test_sentences_and_each_is_written_in_words_by_hand() -> None:
-    spoken, phonemes = (file.read_text(encoding="utf-8").splitlines() for file in (SPOKEN_FILE, PHONEMES_FILE))
-    assert len(SENTENCES) == len(set(SENTENCES)) == len(spoken) == len(phonemes) == 100
-    assert not re.search(r"[\d$%]", "".join(spoken))
-    for sentence, words in zip(SENTENCES, spoken, strict=True):
+@BOTH_SETS
+def test_there_are_a_hundred_test_sentences_and_each_is_written_in_words_by_hand(sentences: SentenceSet) -> None:
+    written, spoken, phonemes = map(lines_of, (sentences.written, sentences.spoken, sentences.phonemes))
+    assert len(written) == len(set(written)) == len(spoken) == len(phonemes) == 100
+    assert not re.search(r"[\d$%£]", "".join(spoken))
+    for sentence, words in zip(written, spoken, strict=True):
         assert re.search(r"\d|[A-Z]{2}|(Dr|Mr)\.", sentence) or sentence == words
 
 
@@ -65,12 +68,15 @@ def test_figures_are_forbidden_as_they_are_said() -> None:
     assert ("came", "to", "forty", "seven", "dollars") in forbidden_runs()
 
 
-def test_no_test_sentence_is_an_instance_of_a_training_template() -> None:
+@BOTH_SETS
+def test_no_test_sentence_is_an_instance_of_a_training_template(sentences: SentenceSet) -> None:
     for rule in ("figures", "names", "short"):
         for template in GRAMMAR[rule]:
             words_of_its_own = re.sub(r"\{\w+\}", "", template)
             if len(re.findall(r"[a-z]+", words_of_its_own)) < 2:
                 continue  # "{name} {predicate}." is no template but a sentence
             pattern = ".+".join(re.escape(part) for part in re.split(r"\{\w+\}", template))
-            matching = [sentence for sentence in SENTENCES if re.fullmatch(pattern, sentence, re.IGNORECASE)]
+            matching = [
+                sentence for sentence in lines_of(sentences.written) if re.fullmatch(pattern, sentence, re.IGNORECASE)
+            ]
             assert not matching, template
