@@ -368,10 +368,15 @@ async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, 
 
 
 def comparison(modes: Sequence[str], stretches: Sequence[tuple[str, Stretch]]) -> dict[str, Any]:
-    """Return the figures of each mode, and how much longer answers take in the others than in flight."""
+    """Return the figures of each mode, and how much longer answers take in the others than in flight.
+
+    Both as they are and over the sound's length: a short answer that waits for a long neighbour counts in the second as
+    much as it waits in its own terms. (Orca, Yu et al., OSDI 2022, compares latencies by the token for that reason.)
+    """
     compared: dict[str, Any] = {mode: pooled(mode, stretches).summary() for mode in modes}
     for mode, name in itertools.product(modes[1:], ("mean", "p95")):
         compared[f"{mode}_{name}_ratio"] = _ratio(compared[mode], compared["inflight"], name)
+        compared[f"{mode}_{name}_rtf_ratio"] = _ratio(compared[mode], compared["inflight"], name, "audio_rtf")
         slower, faster = ([turn.summary() for whose, turn in stretches if whose == one] for one in (mode, "inflight"))
         compared[f"{mode}_{name}_ratio_by_turn"] = [_ratio(*turns, name) for turns in zip(slower, faster, strict=True)]
     return compared
@@ -442,8 +447,8 @@ def table_rows(mode: str, load: str, figures: dict[str, Any], metrics: Sequence[
     return [[mode, load, *about, metric, *figures[metric].values()] for metric in metrics]
 
 
-def _ratio(slower: dict[str, Any], faster: dict[str, Any], name: str) -> float:
-    return round(slower["audio_e2e"][name] / faster["audio_e2e"][name], 3)
+def _ratio(slower: dict[str, Any], faster: dict[str, Any], name: str, metric: str = "audio_e2e") -> float:
+    return round(slower[metric][name] / faster[metric][name], 3)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
