@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from training.teacher import FRAME_SAMPLES
 
 _SHARD = "shard-{:04}.npz"
+ANY_SHARD = "shard-????.npz"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def write_shard(file: Path, utterances: Sequence[Utterance]) -> None:
 
 def read_corpus(directory: Path) -> list[Utterance]:
     """Return the utterances of all shards in `directory`."""
-    shards = sorted(directory.glob("shard-????.npz"))
+    shards = sorted(directory.glob(ANY_SHARD))
     if not shards:
         raise FileNotFoundError(f"no shards in {directory}; training/make_data.py writes them")
     return [utterance for shard in shards for utterance in _read_shard(shard)]

@@ -10,12 +10,12 @@ service's own estimate and by 0.8 and 1.3 times of it. Only the second try that 
 doesn't end is declined, so that it can be counted. The last line is a JSON object:
 
 - `per`: phoneme errors a phoneme at the estimate's pace, by the shipped recogniser, against what the teacher says of
-  the sentence in words (`test_spoken.txt`, written by hand, so that our own spelling of figures is judged too);
+  the sentence in words (`*_spoken.txt`, written by hand, so that our own spelling of figures is judged too);
 - `ended`, `length_ratio`, `length_sd`: the share of segments that ended by themselves, and seconds got to seconds
   asked, over all three paces; `paces` has them for each, with the error rate;
 - `audio_s_per_core_s`: seconds of speech a second of one core's time, one sentence at a time, codec included, in this
   process after the service is gone;
-- `weights_sha256`: of the speaker's weights, then the codec's;
+- `weights_sha256`: of the weights of speaker, codec and encoder, and of the voices' prompts;
 - `sentences`, `draws`; `voices`: the error rate of each voice; `codec_log_mel`: how far the teacher's speech is from
   itself through the codec, null where no teacher is installed.
 """
@@ -37,7 +37,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
-from training.features import load_codebook
+from training.features import ENCODER_FILE, load_codebook
 from training.recogniser import SHIPPED_FILE, ErrorCount, load_recogniser
 from training.service import Answer, Service
 from training.spectral import SpectralLoss
@@ -49,6 +49,7 @@ from voice_core.planning import plan
 from voice_core.speech import DEFAULT_VOICE, Sampling, Segment
 from voice_core.synthesizer import EMBEDDED, Synthesizer, codec_directory, model_directory
 from voice_core.text.duration import Reference
+from voice_core.voices.built_in import FOLDER as VOICES_FOLDER
 
 STRETCHES = (1.0, 0.8, 1.3)  # of the estimated duration
 DRAWS = 3  # of each sentence
@@ -142,8 +143,10 @@ def lines_of(file: Path) -> list[str]:
 
 def weights_sha256(model: str) -> str:
     """Return the digest of all that was learned of a model, so that figures can be told to be of these weights."""
-    files = (model_directory(model) / WEIGHTS_FILE, codec_directory(model) / WEIGHTS_FILE)
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    directory, codec = model_directory(model), codec_directory(model)
+    files = (directory / WEIGHTS_FILE, codec / WEIGHTS_FILE, codec / ENCODER_FILE)
+    voices = sorted((directory / VOICES_FOLDER).glob("*.json"))
+    return sha256(b"".join(file.read_bytes() for file in (*files, *voices))).hexdigest()
 
 
 def speak(service: Service, sentences: Sequence[str], draws: int, stretch: float, voice: str) -> list[Answer]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
-from training.corpus import Utterance, shard_path, write_shard
+from training.corpus import ANY_SHARD, Utterance, shard_path, write_shard
 from training.features import ENCODER_FILE, load_codebook
 from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, VOICES, Teacher
 from training.texts import texts
@@ -68,7 +68,7 @@ def main() -> None:
 def note_making(file: Path, seed: int, codec: Path | None, hours: float) -> None:
     """Write what a directory's shards are made of; SystemExit if those that are there were made of something else.
 
-    Only the last shard may hold less than an hour, so where it does no others can be added.
+    Only the last shard may hold less than an hour: the number of hours can't change from or to one with such a shard.
     """
     codebook = None if codec is None else sha256((codec / ENCODER_FILE).read_bytes()).hexdigest()
     making = {"seed": seed, "codebook_sha256": codebook, "hours": hours}
@@ -77,11 +77,12 @@ def note_making(file: Path, seed: int, codec: Path | None, hours: float) -> None
         for name in ("seed", "codebook_sha256"):
             if made[name] != making[name]:
                 raise SystemExit(f"{file}: the shards there were made with {name} {made[name]}, not {making[name]}")
-        if hours > made["hours"] and made["hours"] * 3600 % SHARD_SECONDS:
+        if hours != made["hours"] and any(number * 3600 % SHARD_SECONDS for number in (hours, made["hours"])):
             raise SystemExit(
-                f"{file}: the last shard there is part of {made['hours']:g} hours; delete it and this file"
+                f"{file}: the shards there are of {made['hours']:g} hours, in whole shards and a part of one"
             )
-        making["hours"] = max(hours, made["hours"])
+    elif any(file.parent.glob(ANY_SHARD)):
+        raise SystemExit(f"{file} is missing: nobody knows what the shards there were made of")
     file.write_text(json.dumps(making) + "\n", encoding="utf-8")
 
 

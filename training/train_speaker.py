@@ -60,6 +60,7 @@ _STATES = shutil.ignore_patterns("*.state", "*.part")
 
 def main() -> None:
     arguments = _arguments()
+    delays = Delays(arguments.late_ends, arguments.hurry)
     begin(arguments)
     size = replace(QUICK_SIZE if arguments.quick else VoiceSize(), codes=count_codes(arguments.codec))
     write_voice_files(arguments.out, size)
@@ -84,7 +85,6 @@ def main() -> None:
     check_kept(arguments.keep, run.step, steps, arguments.out)
     # Seeded by the step, so that a resumed run meets other batches than it met before.
     seed = arguments.seed + run.step
-    delays = Delays(arguments.late_ends, arguments.hurry)
     stream = Stream(learned, as_lessons, config, seed=seed, frames=arguments.batch_frames, delays=delays)
     batches = stream.on(device, arguments.workers)
     compiled = torch.compile(speaker, dynamic=True) if arguments.compile else speaker
@@ -129,13 +129,13 @@ def apart(corpus: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]
 
 
 def with_prompts(lessons: Sequence[Lesson], config: ModelConfig) -> list[Lesson]:
-    """Return the lessons, those of voices that only speak when they are prompted with a prompt of theirs."""
-    prompts = {lesson.voice: lesson for lesson in lessons if len(lesson.codes) in PROMPT_FRAMES}
+    """Return the lessons, those of voices that only speak when they are prompted with one of theirs, which is spent."""
+    lengthy = {lesson.voice: lesson for lesson in lessons if len(lesson.codes) in PROMPT_FRAMES}
+    prompts = {voice: prompt for voice, prompt in lengthy.items() if PROMPTED[voice] == 1}
     return [
-        lesson.after(prompts[lesson.voice], config.prompt_separator_code)
-        if PROMPTED[lesson.voice] == 1 and lesson.voice in prompts
-        else lesson
+        lesson.after(prompts[lesson.voice], config.prompt_separator_code) if lesson.voice in prompts else lesson
         for lesson in lessons
+        if not any(lesson is prompt for prompt in prompts.values())
     ]
 
 

@@ -509,11 +509,14 @@ def test_a_step_without_memory_beside_an_admission_fails_those_who_come_in(monke
     (speaking,) = engine.submit([LONG])
     wait_until(lambda: engine.counters.rows_active == 1)
     engine._decoder.step = step_alone  # type: ignore[method-assign]
-    for handle in engine.submit(different_rows(network.config, 2)):
+    rows = different_rows(network.config, 2)
+    for handle in engine.submit(rows):
         with pytest.raises(SynthesisError, match="no memory left") as caught:
             handle.future.result(10)
         assert caught.value.may_succeed_later
+    waiting = engine.submit(rows)  # until the one that speaks has ended: they wouldn't fit either
     engine._decoder.step = step  # type: ignore[method-assign]
+    assert [handle.future.result(20) for handle in waiting] == decoder_of(network).speak(rows)
     assert [speaking.future.result(20)] == decoder_of(network).speak([LONG])
     engine.close()
 

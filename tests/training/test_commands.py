@@ -2,6 +2,7 @@
 
 import ctypes.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,8 +77,11 @@ def test_shards_of_another_seed_codec_or_length_are_not_mixed(tmp_path: Path) ->
         command(make_data, *part, "--seed", "1")
     with pytest.raises(SystemExit, match="codebook_sha256 None"):
         command(make_data, *part, "--codec", EMBEDDED / "codec")
-    with pytest.raises(SystemExit, match=r"the last shard there is part of 0\.00138889 hours"):
+    with pytest.raises(SystemExit, match=r"the shards there are of 0\.00138889 hours"):
         command(make_data, "--hours", "2", "--out", tmp_path)
+    (tmp_path / "made.json").unlink()
+    with pytest.raises(SystemExit, match=r"made\.json is missing"):
+        command(make_data, *part)
 
 
 @needs_a_teacher
@@ -86,6 +90,7 @@ def test_a_shard_holds_the_same_whatever_was_made_before_it(tmp_path: Path, monk
     both, second_alone = tmp_path / "both", tmp_path / "second"
     command(make_data, "--hours", f"{40 / 3600}", "--seed", "3", "--out", both)
     second_alone.mkdir()
+    shutil.copy(both / "made.json", second_alone)
     shard_path(second_alone, 0).touch()  # existing ones are kept
     command(make_data, "--hours", f"{40 / 3600}", "--seed", "3", "--out", second_alone)
     shard_path(second_alone, 0).unlink()

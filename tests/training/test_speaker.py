@@ -271,5 +271,5 @@ def test_what_is_validated_on_is_never_learned_and_prompted_where_its_voice_need
     held_out, learned = apart(corpus)
     assert len(held_out) == HELD_OUT
     assert {each.text for each in held_out}.isdisjoint(each.text for each in learned)
-    lessons = with_prompts([lesson(60, voice=0), lesson(60, code=8, voice=1)], config)
+    lessons = with_prompts([lesson(60, voice=0), lesson(30, code=8, voice=1), lesson(60, code=8, voice=1)], config)
     assert [each.prompt_inputs for each in lessons] == [0, 61]

@@ -203,6 +203,7 @@ class Engine:
                 if self._admission is not None:
                     logger.exception("No memory for a step beside an admission; its %d rows fail", len(self._entering))
                     self._give_up_admission(error)
+                    self._most_live = len(self._live)
                 elif len(self._live) == 1:
                     raise
                 else:

@@ -174,9 +174,7 @@ _MARKS = str.maketrans(
         "−": "-",
         "²": " squared",
         "³": " cubed",
-        "½": " 1/2",
-        "¼": " 1/4",
-        "¾": " 3/4",
+        **dict(zip("½¼¾⅓⅔⅛⅜⅝⅞", (" 1/2", " 1/4", " 3/4", " 1/3", " 2/3", " 1/8", " 3/8", " 5/8", " 7/8"), strict=True)),
         # Letters whose stroke or second half is no accent that could be taken off.
         **dict(zip("ßẞæÆœŒþÞ", ("ss", "SS", "ae", "AE", "oe", "OE", "th", "Th"), strict=True)),
         **dict(zip("øØłŁđĐðÐħĦŧŦı", "oOlLdDdDhHtTi", strict=True)),
@@ -188,20 +186,22 @@ _ACRONYMS = """
     AIDS ASAP COVID FIFA GIF JPEG LASER NASA NATO OPEC PIN RADAR RAM ROM SCUBA UNESCO UNICEF
 """
 _EMPHASISED = """
-    ABOUT AFTER AGAIN ALL ALONE ALONG ALSO AND ANY ARE AS ASK AT AWAY BACK BAD BE BEEN BEST BIG BOTH BUT BY CALL CAME
-    CAN CLOSE COME COULD DAY DEAR DID DO DOES DONE DOWN EACH EARLY EASY EVEN EVER EVERY FAR FAST FEW FINAL FIND FIRST
-    FOR FREE FROM FULL GAVE GET GIVE GO GOES GONE GOOD GOT GREAT HAD HALF HARD HAS HAVE HE HELLO HELP HER HERE HERS HIGH
-    HIM HIS HOME HOW HUGE IF INTO IS JUST KEEP KNEW KNOW LAST LATE LEAST LEFT LESS LET LIKE LONG LOOK LOT LOVE MADE MAKE
-    MANY MAY MAYBE MIGHT MINE MORE MOST MUCH MUST MY NEAR NEED NEVER NEW NEXT NICE NO NOT NOW OF OFF OH OK OLD ON ONCE
-    ONE ONLY OPEN OTHER OUR OURS OUT OVER OWN QUICK QUITE READ READY REAL RIGHT SAFE SAID SAME SAW SAY SEE SHALL SHE
-    SHORT SHOW SINCE SLOW SMALL SO SOME SOON STILL STOP SUCH SURE TAKE TELL THAN THANK THAT THE THEIR THEM THEN THERE
-    THESE THEY THING THINK THIS THOSE TIME TO TODAY TOO TOOK TOP TRUE TRY TWO UNDER UNTIL UP UPON USE USED VERY WAIT
-    WANT WAS WATCH WAY WE WELL WENT WERE WHAT WHEN WHERE WHICH WHILE WHOLE WHOSE WHY WILL WITH WON WORLD WORSE WORST
-    WOULD WRONG YEAR YES YET YOU YOUR YOURS
+    ABOUT AFTER AGAIN ALL ALONE ALONG ALSO AND ANY ARE ASK AWAY BACK BAD BE BEEN BEST BIG BOTH BUT BY CALL CAME CAN
+    CLOSE COME COULD DAY DEAR DID DO DOES DONE DOWN EACH EARLY EASY ELSE END ENTER EVEN EVER EVERY EXIT FAR FAST FEW
+    FINAL FIND FIRST FOR FREE FROM FULL GAVE GET GIVE GO GOD GOES GONE GOOD GOT GREAT HAD HALF HARD HAS HATE HAVE HE
+    HELL HELLO HELP HER HERE HERS HIGH HIM HIS HOME HOW HUGE IF INTO JUST KEEP KNEW KNOW LAST LATE LEAST LEFT LESS LET
+    LIKE LONG LOOK LOT LOVE MADE MAKE MANY MAY MAYBE MEAN MEN MIGHT MINE MORE MOST MUCH MUST MY NEAR NEED NEVER NEW
+    NEWS NEXT NICE NO NONE NOT NOW OF OFF OK OLD ONCE ONE ONLY OPEN OTHER OUR OURS OUT OVER OWN QUICK QUITE READ READY
+    REAL RIGHT SAFE SAID SALE SAME SAW SAY SEE SHALL SHE SHORT SHOW SINCE SLOW SMALL SOME SOON SORRY STILL STOP SUCH
+    SUPER SURE TAKE TELL THAN THANK THAT THE THEIR THEM THEN THERE THESE THEY THING THINK THIS THOSE TIME TO TODAY TOO
+    TOOK TOP TRUE TRY TWO UNDER UNTIL UPON USE USED VERY WAIT WANT WAS WATCH WAY WE WELL WENT WERE WHAT WHEN WHERE
+    WHICH WHILE WHOLE WHOSE WHY WILL WITH WON WORLD WORSE WORST WOULD WRONG YEAR YES YET YOU YOUR YOURS ZERO
 """
 _SAID_AS_WORDS = frozenset((_ACRONYMS + _EMPHASISED).split())
 _SURELY_EMPHASISED = frozenset(("I", *_EMPHASISED.split()))  # common words that no abbreviation is written like
-_EMPHASISED_BESIDE_THEM = frozenset(("AM", "AN", "IN", "IT", "ME", "OR", "WHO"))  # alone they are spelled
+_EMPHASISED_BESIDE_THEM = frozenset(  # and beside each other; alone they are spelled
+    ("AM", "AN", "AS", "AT", "IN", "IS", "IT", "ME", "OH", "ON", "OR", "SO", "UP", "WHO")
+)
 _LONGEST_SPELLED_LETTERS = 5
 _LONGEST_SPELLED_WORDS = 3  # more words without a small letter are shouted, not spelled
 
@@ -311,6 +311,11 @@ def _say_american_date(match: re.Match[str]) -> str:
     return f"{_MONTHS[month - 1]} {ordinal(day)}, {year(number)}" if 1 <= month <= 12 else match[0]
 
 
+def _say_european_date(match: re.Match[str]) -> str:
+    day, month, number = (int(part) for part in match.groups())
+    return f"the {ordinal(day)} of {_MONTHS[month - 1]} {year(number)}" if 1 <= month <= 12 else match[0]
+
+
 def _say_month_first(match: re.Match[str]) -> str:
     said_year = f", {year(int(match['year']))}" if match["year"] else ""
     last_day = f" to {ordinal(match['last'])}" if match["last"] else ""
@@ -351,11 +356,28 @@ def _amount_of_money(match: re.Match[str], one: str, many: str, hundredth: str, 
     return small if not whole.strip("0") else f"{words} and {small}"
 
 
+def _say_money_range(match: re.Match[str]) -> str:
+    """Write it as two amounts, or as a number and an amount where the number alone is understood."""
+    currency, low, high = match["currency"], match["low"], match["high"]
+    if match["power"] or "." in low:
+        return f"{currency}{low}{match['power'] or ''} to {currency}{high}"
+    rising = float(low.replace(",", "")) < float(high.replace(",", ""))
+    return f"{low} to {currency}{high}" if rising else match[0]
+
+
 def _say_measure(match: re.Match[str]) -> str:
     one, many = _MEASURES[match["unit"]]
-    sign = "minus " if match["sign"] else ""
-    power = f"{_POWERS_OF_UNITS[match['power']]} " if match["power"] else ""
-    return f"{sign}{quantity(match['amount'])} {power}{one if match['amount'] == '1' else many}"
+    unit = one if match["amount"] == "1" else many
+    if power := match["power"]:
+        unit = f"{unit} {power}" if "/" in match["unit"] else f"{_POWERS_OF_UNITS[power]} {unit}"
+    return f"{'minus ' if match['sign'] else ''}{quantity(match['amount'])} {unit}"
+
+
+def _say_part_of_measure(match: re.Match[str]) -> str:
+    if int(match["numerator"]) >= int(match["denominator"]) or int(match["denominator"]) not in _SPOKEN_DENOMINATORS:
+        return match[0]
+    one, many = _MEASURES[match["unit"]]
+    return f"{_say_fraction(match)} {many if match['whole'] else 'of a ' + one}"
 
 
 def _say_decade(match: re.Match[str]) -> str:
@@ -370,14 +392,15 @@ def _say_fraction(match: re.Match[str]) -> str:
         return f"{before}{cardinal(numerator)} {cardinal(denominator)}"  # 24/7, 9/11
     part = {2: "half", 4: "quarter"}.get(denominator, ordinal(denominator))
     if before:
-        return f"{before}and {f'a {part}' if numerator == 1 else f'{cardinal(numerator)} {part}s'}"
+        article = "an" if part.startswith("e") else "a"
+        return f"{before}and {f'{article} {part}' if numerator == 1 else f'{cardinal(numerator)} {part}s'}"
     return f"{cardinal(numerator)} {part if numerator == 1 else part + 's'}"
 
 
 def _say_version(match: re.Match[str]) -> str:
     """Return the words of numbers between full stops: four are an address, others a version."""
     parts = match[0].split(".")
-    return (" dot " if len(parts) == 4 else " point ").join(map(quantity, parts))
+    return f" {(' dot ' if len(parts) == 4 else ' point ').join(map(quantity, parts))}"
 
 
 def _say_telephone(match: re.Match[str]) -> str:
@@ -400,13 +423,12 @@ def _say_capitals(match: re.Match[str]) -> str:
 
 
 def _say_emphasised(match: re.Match[str]) -> str:
-    """Write small what beside an emphasised word is one, too: "IT IS", but "the IT staff"."""
+    """Write small what beside another such word is emphasised: "IT IS", but "the IT staff"."""
     words = match[0].split()
-    emphasised = [word in _SURELY_EMPHASISED for word in words]
-    beside = [any(emphasised[max(0, place - 1) : place + 2]) for place in range(len(words))]
+    common = [False, *(word in _SURELY_EMPHASISED or word in _EMPHASISED_BESIDE_THEM for word in words), False]
     return " ".join(
-        word.lower() if near and word in _EMPHASISED_BESIDE_THEM else word
-        for word, near in zip(words, beside, strict=True)
+        word.lower() if word in _EMPHASISED_BESIDE_THEM and (common[place] or common[place + 2]) else word
+        for place, word in enumerate(words)
     )
 
 
@@ -420,12 +442,23 @@ def _look_up(words: dict[str, str]) -> Callable[[re.Match[str]], str]:
 
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_MEASURES, key=len, reverse=True))
+_NO_UNIT = rf"(?! ?(?:(?:{_UNIT})(?![\w/])|[AaPp]\.?[Mm]\b|:))"  # behind a day
+_FRACTION = r"(?<![\d/.,])(?:(?P<whole>\d{1,3})(?: +|-))?(?P<numerator>\d{1,2})/(?P<denominator>\d{1,3})"
 
 _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"(?<![\d,.])\d{1,3}(?: 000)+(?!\d)"), lambda match: match[0].replace(" ", ",")),
+    (re.compile(r"(\d ?[AaPp]\.?[Mm]\b\.?) ?[-–] ?(?=\d)"), lambda match: f"{match[1]} to "),
+    (re.compile(rf"\b({_MONTH}\.? \d{{1,2}})–(?=\d{{1,2}}\b)"), lambda match: f"{match[1]}-"),
     (
-        re.compile(rf"(?P<currency>[$€£¥])\s?(?P<low>{_NUMBER})\s?[-–—]\s?(?P<high>{_NUMBER})(?![\d-])"),
-        lambda match: f"{match['low']} to {match['currency']}{match['high']}",
+        re.compile(rf"\b(?:the )?(?<![\d.,/-])(\d{{1,2}})[-–](?=\d{{1,2}} (?:of )?{_MONTH}\b)"),
+        lambda match: f"the {ordinal(match[1])} to ",
+    ),
+    (
+        re.compile(
+            rf"(?P<currency>(?:\b(?:{_DOLLARS_OF})(?=\$))?[$€£¥])(?P<low>{_NUMBER})(?P<power>{_POWER})?[-–]"
+            rf"(?P<high>{_NUMBER})(?![\d-])"
+        ),
+        _say_money_range,
     ),
     (re.compile(r"(?<=\d)\s?[-–—]\s?(?=[$€£¥]\d)|(?<=\d)[–—](?=\d)"), lambda _: " to "),
     (re.compile(r"[–—―]|(?<!-)--(?!-)"), lambda _: ", "),
@@ -437,7 +470,9 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\b(\d{4})-(\d{1,2})-(\d{1,2})\b"), _say_iso_date),
     (re.compile(r"\b(\d{1,2})/(\d{1,2})/(\d{4})\b"), _say_american_date),
     (
-        re.compile(rf"\b(?P<month>{_MONTH})\b\.? {_DAY}\b(?:-(?P<last>\d{{1,2}})\b)?(?:,? (?P<year>\d{{4}})\b)?"),
+        re.compile(
+            rf"\b(?P<month>{_MONTH})\b\.? {_DAY}\b(?:-(?P<last>\d{{1,2}})\b{_NO_UNIT})?(?:,? (?P<year>\d{{4}})\b)?"
+        ),
         _say_month_first,
     ),
     (re.compile(rf"\b(?P<month>{_MONTH})\b\.? (?P<year>\d{{4}})\b"), _say_month_and_year),
@@ -445,8 +480,10 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         re.compile(rf"\b(?:the )?{_DAY} (?:of )?(?P<month>{_MONTH})\b\.?(?:,? (?P<year>\d{{4}})\b)?"),
         _say_day_first,
     ),
-    (re.compile(r"\b\d+(?:\.\d+){2,}\b"), _say_version),
-    (re.compile(r"(?<=\d) - (?=\d+(?:\.\d+)? ?=)"), lambda _: " minus "),
+    (re.compile(r"\b(\d{1,2})\.(\d{1,2})\.(\d{4})\b"), _say_european_date),
+    (re.compile(r"(?<![\d.])\d+(?:\.\d+){2,}\b"), _say_version),
+    (re.compile(r"(?<=\d) ?- ?(?=\d+(?:\.\d+)? ?=)"), lambda _: " minus "),
+    (re.compile(r"(?<=\d:[0-5]\d)-(?=\d)"), lambda _: " to "),
     (
         re.compile(rf"(?<=[\d%])\s?-\s?(?=(?:{_NUMBER})\s?(?:(?:{_UNIT})(?![\w/])|[AaPp]\.?[Mm]\b)|\d{{1,2}}:[0-5]\d)"),
         lambda _: " to ",
@@ -462,8 +499,8 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         _say_time,
     ),
     (
-        re.compile(rf"(?P<amount>{_NUMBER})\s?(?P<currency>[$€£¥])(?!\s?\d)"),
-        lambda match: match["currency"] + match["amount"],
+        re.compile(rf"(?:(?P<low>{_NUMBER})-)?(?P<amount>{_NUMBER})\s?(?P<currency>[$€£¥])(?!\s?\d)"),
+        lambda match: f"{match['low'] + ' to ' if match['low'] else ''}{match['currency']}{match['amount']}",
     ),
     (
         re.compile(
@@ -473,6 +510,7 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         _say_money,
     ),
     (re.compile(r"\b(\d{4}|\d0)'?s\b"), _say_decade),
+    (re.compile(rf"{_FRACTION}\s?(?P<unit>{_UNIT})(?![\w/])"), _say_part_of_measure),
     (
         re.compile(
             rf"(?P<sign>(?<![\w.])-)?(?<![\w.])(?P<amount>{_NUMBER})\s?(?P<unit>{_UNIT})(?![\w/])"
@@ -482,10 +520,7 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     ),
     (re.compile(r"\b(?:\d{3}-)+\d{4}\b"), _say_telephone),
     (re.compile(r"\b(\d+)(?:st|nd|rd|th)\b"), lambda match: ordinal(match[1])),
-    (
-        re.compile(r"(?<![\d/.])(?:(?P<whole>\d{1,3}) )?(?P<numerator>\d{1,2})/(?P<denominator>\d{1,3})(?![\d/])"),
-        _say_fraction,
-    ),
+    (re.compile(rf"{_FRACTION}(?![\d/])"), _say_fraction),
     (re.compile(r"(?<=\d)\s?-\s?(?=\d)"), lambda _: " to "),
     (re.compile(r"\bNo\. ?(?=\d)"), lambda _: "number "),
     (re.compile(rf"(?P<sign>(?<![\w.])-)?(?P<number>{_NUMBER})"), _say_bare_number),
@@ -496,6 +531,6 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\b(?:[A-Z]\.){2,}"), lambda match: _letter_by_letter(match[0].replace(".", ""))),
     (re.compile(rf"\b(?:{'|'.join(_ROMAN_NUMERALS)})\b"), lambda match: cardinal(_ROMAN_NUMERALS[match[0]])),
     (re.compile(r"\b[A-Z]+(?: [A-Z]+)+\b"), _say_emphasised),
-    (re.compile(r"\b([A-Z]{2,})(s)?\b"), _say_capitals),
+    (re.compile(r"(?<!')\b([A-Z]{2,})(s)?\b(?!'[A-Z])"), _say_capitals),
     (re.compile(f"[{re.escape(''.join(_SYMBOLS))}]"), lambda match: f" {_SYMBOLS[match[0]]} "),
 )
