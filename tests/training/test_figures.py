@@ -35,6 +35,16 @@ def test_the_model_card_tells_the_measured_figures(figures: Figures) -> None:
     assert f"{figures.codec_log_mel:.2f}" in CARD
 
 
+def test_the_model_card_tells_what_was_measured_on_unwatched_sentences() -> None:
+    told = json.loads((REPOSITORY / "training" / "figures_unwatched.json").read_text(encoding="utf-8"))
+    assert told["weights_sha256"] == weights_sha256(EMBEDDED_NAME)
+    rows = [row.replace("*", "") for row in CARD.splitlines()]
+    for stretch, pace in told["paces"].items():
+        lengths = f"{pace['length_ratio']:.3f} ± {pace['length_sd']:.3f}"
+        row = f"| unwatched, {float(stretch)} × | {pace['per']:.3f} | {lengths} | {100 * pace['ended']:.1f} % |"
+        assert row in rows
+
+
 def test_the_readme_tells_the_measured_error_rate(figures: Figures) -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert f"{100 * figures.per:.1f} % phoneme errors" in readme
