@@ -371,7 +371,7 @@ def comparison(modes: Sequence[str], stretches: Sequence[tuple[str, Stretch]]) -
     """Return the figures of each mode, and how much longer answers take in the others than in flight.
 
     Both as they are and over the sound's length: a short answer that waits for a long neighbour counts in the second as
-    much as it waits in its own terms. (Orca, Yu et al., OSDI 2022, compares latencies by the token for that reason.)
+    much as it waits in its own terms. (Orca, Yu et al., OSDI 2022, divides latencies by the tokens that came of them.)
     """
     compared: dict[str, Any] = {mode: pooled(mode, stretches).summary() for mode in modes}
     for mode, name in itertools.product(modes[1:], ("mean", "p95")):

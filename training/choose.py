@@ -4,8 +4,8 @@
 
 The texts are drawn as those of the lessons are, from a seed that no shard has: not tested on, but easier than the test
 sentences. A tenth of such texts stand in 120 hours of lessons too; those in the shards of `--learned` are left out.
-Everything is spoken in this process, in batches; training/evaluate.py asks the
-service. A line for each model and stretch of the estimate is printed, then all of them as a JSON list:
+Everything is spoken in this process, in batches; training/evaluate.py asks the service. A line for each model and
+stretch of the estimate is printed, then all of them as a JSON list:
 
 - `per`, `ended`, `length_ratio`, `length_sd`: as training/evaluate.py tells them;
 - `lost_ends`: the share of texts whose last `LOST_PHONEMES` phonemes or more weren't said;

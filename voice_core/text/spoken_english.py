@@ -301,13 +301,8 @@ def _say_time(match: re.Match[str]) -> str:
     return " ".join(words) + " "
 
 
-def _say_iso_date(match: re.Match[str]) -> str:
-    number, month, day = (int(part) for part in match.groups())
-    return f"{_MONTHS[month - 1]} {ordinal(day)}, {year(number)}" if 1 <= month <= 12 else match[0]
-
-
-def _say_american_date(match: re.Match[str]) -> str:
-    month, day, number = (int(part) for part in match.groups())
+def _say_date(match: re.Match[str]) -> str:
+    number, month, day = (int(match[part]) for part in ("year", "month", "day"))
     return f"{_MONTHS[month - 1]} {ordinal(day)}, {year(number)}" if 1 <= month <= 12 else match[0]
 
 
@@ -467,8 +462,8 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"(?:https?://|www\.)[^\s,;!?]*[^\s,;.!?:]"), _say_web_address),
     (re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"), _say_web_address),
     (re.compile(r"\b[a-z][\w-]*\.(?:com|org|net|io|dev|edu|gov)\b(?:/[\w./-]*\w)?"), _say_web_address),
-    (re.compile(r"\b(\d{4})-(\d{1,2})-(\d{1,2})\b"), _say_iso_date),
-    (re.compile(r"\b(\d{1,2})/(\d{1,2})/(\d{4})\b"), _say_american_date),
+    (re.compile(r"\b(?P<year>\d{4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})\b"), _say_date),
+    (re.compile(r"\b(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})\b"), _say_date),
     (
         re.compile(
             rf"\b(?P<month>{_MONTH})\b\.? {_DAY}\b(?:-(?P<last>\d{{1,2}})\b{_NO_UNIT})?(?:,? (?P<year>\d{{4}})\b)?"
