@@ -193,6 +193,33 @@ def test_rows_say_alone_what_they_say_in_any_company() -> None:
     engine.close()
 
 
+class Watched(FusedStep):
+    """Notes what Triton compiles a kernel for: its constants."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, FEW_PROGRAMS)
+        self.compiled: set[Any] = set()
+
+    def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+        self.compiled.add((kernel, tuple(sorted(constants.items()))))
+        super()._launch(kernel, grid, *arguments, **constants)
+
+
+def test_without_recordings_kernels_are_compiled_before_anybody_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A row alone is then computed otherwise than two together.
+    monkeypatch.setattr("voice_core.decoding.fused.LONG_STRETCH_FRAMES", 64)
+    monkeypatch.setattr("voice_core.decoding.decoder.fused_step", Watched)
+    network = small_network()
+    decoder = BatchDecoder(network, max_rows=2, max_frames=120, max_tokens=40, traced=False)
+    assert isinstance(decoder._fused, Watched)
+    before = set(decoder._fused.compiled)
+    rows = different_rows(2)
+    assert decoder.speak(rows) == decoder_of(network, 2).speak(rows)
+    assert decoder._fused.compiled == before
+
+
 def test_what_the_kernels_cannot_draw_torch_draws() -> None:
     network = small_network()
     sampling = Sampling(min_p=0.05)

@@ -133,14 +133,17 @@ class BatchDecoder:
         self._traced = traced_step(network, self.slots, self._state) if traced and recorder is None else None
         self._look_around()
         self._recordings = Recordings()
-        self._recorded_shapes: list[Shape] = []
-        self._recorded_demands: list[Demand] = []
-        if recorder is not None:
-            self._record(recorder)
+        self._prepared_shapes: list[Shape] = []
+        self._prepared_demands: list[Demand] = []
+        if recorder is not None or self._fused is not None:
+            self._prepare(recorder)
 
     @torch.inference_mode()
-    def _record(self, recorder: Recorder) -> None:
-        """Record both halves of a step apart: for each shape the one, for each row count and demand the other."""
+    def _prepare(self, recorder: Recorder | None) -> None:
+        """Record both halves of a step apart: for each shape the one, for each row count and demand the other.
+
+        Without a recorder, or where it fails, kernels are compiled at least, before anybody waits for them.
+        """
         vocab_size = self.config.code_vocab_size
         most = Shape(self.slots.slots, self.slots.frames, self.slots.tokens)
         shapes = [most] if self.deterministic else shapes_up_to(most)
@@ -153,9 +156,13 @@ class BatchDecoder:
         parts: dict[Hashable, Computation] = {shape: partial(self._think, shape) for shape in shapes}
         for rows in dict.fromkeys(shape.rows for shape in shapes):
             parts |= {(rows, demand): partial(self._draw, slice(0, rows), demand) for demand in demands}
-        self._recordings.record(parts, recorder)
-        if self.recorded:
-            self._recorded_shapes, self._recorded_demands = shapes, demands
+        if recorder is not None:
+            self._recordings.record(parts, recorder)
+        if not self.recorded and self._fused is not None:
+            for compute in parts.values():
+                compute()
+        if self.recorded or self._fused is not None:
+            self._prepared_shapes, self._prepared_demands = shapes, demands
 
     def _look_around(self) -> None:
         """Note what changes when a row comes or goes."""
@@ -279,8 +286,8 @@ class BatchDecoder:
     def _shape(self) -> Shape:
         """Return what the next step computes: what the rows need, or more where shapes are fixed."""
         needed = self._crowd.needs(len(self._live), self.steps)
-        if self._recorded_shapes:
-            return next(shape for shape in self._recorded_shapes if shape.holds(needed))
+        if self._prepared_shapes:
+            return next(shape for shape in self._prepared_shapes if shape.holds(needed))
         if not self.deterministic:
             return needed
         if self._on_gpu:
@@ -293,7 +300,7 @@ class BatchDecoder:
             # Its sums of probabilities round by how many candidates there are: what the neighbours ask must not matter.
             vocab_size = self.config.code_vocab_size
             needed = Demand(vocab_size, min_p=True, search_ties=False)
-        return next((demand for demand in self._recorded_demands if demand.holds(needed)), needed)
+        return next((demand for demand in self._prepared_demands if demand.holds(needed)), needed)
 
     def _think(self, shape: Shape) -> None:
         """Take the last codes in; the hidden states that the next ones are drawn from go to the rows' state."""
