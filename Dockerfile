@@ -54,9 +54,10 @@ USER 1000:1000
 WORKDIR /home/voice
 VOLUME /data
 EXPOSE 8000 8080
-# Ready, not only alive; the first start may have to fetch a model.
+# Ready (or full: 429), not only alive; the first start may have to fetch a model.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=600s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=5)"]
+    CMD ["python", "-c", "import http.client as http; server = http.HTTPConnection('127.0.0.1', 8000, timeout=5); \
+         server.request('GET', '/readyz'); raise SystemExit(server.getresponse().status not in (200, 429))"]
 # 0.0.0.0 is the container's own network, and only there: who publishes the port decides who can reach it. Without TLS and
 # without a limit on rates, so put a reverse proxy in front. Needs --shm-size=512m (Ray's store) and --init (its children).
 CMD ["python", "-m", "deployments", "--host", "0.0.0.0", "--port", "8000", "--metrics-port", "8080", \

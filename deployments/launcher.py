@@ -35,7 +35,7 @@ from voice_core.hub import HUB_ID
 
 APPLICATION = "voice"
 CPUS_FOR_A_FILE = 8  # in Ray's books at least: the deployments of serve_config.yaml ask for 5 with one synthesizer
-OBJECT_STORE_BYTES = 200_000_000  # an hour of speech in flight; Ray's default takes a third of the memory
+OBJECT_STORE_BYTES = 200_000_000  # 26 minutes of speech in flight at 16 kHz; Ray's default takes a third of the memory
 POLL_SECONDS = 0.2
 DRAIN_SECONDS = 120.0
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"  # warns of what protects us

@@ -10,7 +10,7 @@ from voice_core.speech import ReferenceLimits
 
 EMBEDDED = "embedded"  # the model that comes with the package
 LOCAL = "local"  # a Ray of our own on this machine
-MEMORY, OFF = "memory", "off"  # places of the segment cache that are none
+MEMORY, OFF = "memory", "off"  # instead of places
 
 Device = Literal["auto", "cuda", "cpu"]  # no mps: draws are made in float64, which Metal does not have
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -74,9 +74,13 @@ class Settings(BaseModel):
     )
     longest_upload_seconds: float = Field(default=60, gt=0, description="that a body may take to come")
     # a text of escaped emoji takes 12 bytes a character
-    largest_body_bytes: int = Field(default=1_048_576, ge=1, description="of one request")
+    largest_body_bytes: int = Field(
+        default=1_048_576, ge=1, description="of a request for speech in JSON without a recording in it"
+    )
     # 10 MiB, in base64 a third more, and the rest of the request
-    largest_upload_bytes: int = Field(default=16_777_216, ge=1, description="of one request with a recording in it")
+    largest_upload_bytes: int = Field(
+        default=16_777_216, ge=1, description="of a dub, a form, or a request with a recording in it"
+    )
     voices: str = Field(
         default="~/.local/share/voice-serve/voices",
         description="where voices are kept: a folder that every node sees, or a URI of fsspec such as s3://bucket/voices",
@@ -110,6 +114,12 @@ class Settings(BaseModel):
         description="a Whisper's directory or hub id; it writes down recordings without transcript",
     )
 
+    @field_validator("cuda_graphs", "segment_cache", "traces", mode="before")
+    @classmethod
+    def _off_may_stand_without_quotes(cls, where: object) -> object:
+        """YAML reads a bare `off` as false."""
+        return OFF if where is False else where
+
     @field_validator("voices")
     @classmethod
     def _voices_mean_the_same_everywhere(cls, voices: str) -> str:
@@ -128,8 +138,8 @@ class Settings(BaseModel):
     @field_validator("traces")
     @classmethod
     def _traces_go_somewhere(cls, where: str) -> str:
-        if where != "off" and not where.startswith(("/", "~", "http://", "https://")):
-            raise ValueError("must be 'off', an absolute path, one that begins with ~, or an http URL")
+        if where != OFF and not where.startswith(("/", "~", "http://", "https://")):
+            raise ValueError(f"must be {OFF!r}, an absolute path, one that begins with ~, or an http URL")
         return where
 
     @field_validator("api_keys")

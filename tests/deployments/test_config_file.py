@@ -32,6 +32,17 @@ def test_a_prefix_of_all_paths_is_kept(tmp_path: Path) -> None:
     assert read_config(OURS).route_prefix == ""
 
 
+def test_off_needs_no_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    text = OURS.read_text()
+    for usual in ("cuda_graphs: auto", "segment_cache: memory", 'traces: "off"'):
+        assert usual in text
+        text = text.replace(usual, f"{usual.partition(':')[0]}: off")
+    path.write_text(text)
+    settings = read_config(path).settings
+    assert (settings.cuda_graphs, settings.segment_cache, settings.traces) == ("off", "off", "off")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "refusal"),
     [
