@@ -203,8 +203,8 @@ def main() -> None:
         [
             table(COLUMNS, rows),
             "`wait` is that of a request's first segment for a slot, in seconds. `gpu_assumed` is no measurement: it",
-            "takes the 37.5 steps/s that the project that this one began from reports for 4 rows, and lets them hold for",
-            "more. Assumed:",
+            "takes the 37.5 steps/s that the project that this one began from reports for 4 rows, and lets them hold",
+            "for more. Assumed:",
             f"{assumed}.\n",
             "Replicas on average in each hour of the day, scaled by seconds of speech:\n",
             table(["decoder", *map(str, range(len(hours_table[0]) - 1))], hours_table),
