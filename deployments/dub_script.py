@@ -17,6 +17,7 @@ from voice_core.errors import RequestError
 from voice_core.planning import Plan, plan
 from voice_core.speech import MAX_SEED, ModelFacts, Segment
 from voice_core.subtitles import Cue, CueSheet
+from voice_core.text import has_words
 
 LONGEST_CUE_CHARACTERS = 5000
 STRETCHED_SECONDS = 0.05  # by which asked seconds may miss a cue's before it is told
@@ -82,7 +83,7 @@ def cue_seed(seed: int, speaker: str | None, text: str, seconds: float) -> int:
 
 def _line(wanted: DubRequest, number: int, cue: Cue, facts: ModelFacts, reading: Reading, request: str) -> Line:
     seed = cue_seed(wanted.seed, cue.speaker, cue.text, cue.seconds)
-    if not any(character.isalnum() for character in cue.text):
+    if not has_words(cue.text):
         return Line(number, cue, (), seed, (Fault.WORDLESS,))
     if len(cue.text) > LONGEST_CUE_CHARACTERS:
         raise _named(number, f"{len(cue.text)} characters, at most {LONGEST_CUE_CHARACTERS} are spoken in one cue")

@@ -24,7 +24,7 @@ from deployments.streaming import Recording
 from deployments.visit import current_visit
 from voice_core.errors import RequestError
 from voice_core.speech import DEFAULT_VOICE, MAX_SEED, ModelFacts, Segment
-from voice_core.text import complete_length, detect_language, parse_language
+from voice_core.text import complete_length, detect_language, has_words, parse_language
 
 PATH = "/v1/audio/speech/stream"
 PATIENCE_SECONDS = 300.0  # with a client that says nothing
@@ -68,11 +68,11 @@ class LiveApi:
         session = Session(websocket, wanted, facts, self)
         await session.run()
 
-    async def plan(self, wanted: SpeechRequest, seed: int, text: str, first_index: int) -> list[Segment]:
-        """Return the segments of the next piece of text, numbered on."""
+    async def plan(self, wanted: SpeechRequest, seed: int, text: str, first_index: int, group: str) -> list[Segment]:
+        """Return the segments of the next piece of text, numbered on, as rows of one group at the decoder."""
         piece = wanted.model_copy(update={"input": text, "seed": seed})
         script, _ = await self._script(piece)
-        return [replace(segment, index=first_index + segment.index) for segment in script.segments]
+        return [replace(one, index=first_index + one.index, request=group) for one in script.segments]
 
     def check_waiting(self, seconds: float) -> None:
         """Refuse a text that grows faster than it is spoken, in the end."""
@@ -126,12 +126,14 @@ class Session:
         self._seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
         self._recording = Recording(wanted.response_format, facts.sample_rate, wanted.inter_segment_silence)
         self._turns = api.turns(wanted, facts)
+        self._group = current_visit().new_group()
         self._warnings = list(ignored_by_model(wanted, facts))
-        self._text = ""  # that no sentence's end has come for
+        self._text = ""  # that no sentence's end has come for, or no word
         self._segments = 0
         self._spoken: asyncio.Queue[Utterances | None] = asyncio.Queue()  # in order; none: that was all
         self._under_way: dict[Utterances, float] = {}  # and seconds of work
         self._sending = asyncio.Lock()  # a row and its sound belong together
+        self._cancels = 0
 
     async def run(self) -> None:
         """Read and send until the client is done; whatever ends the session calls off what is under way."""
@@ -159,11 +161,11 @@ class Session:
                     self._text += _text_of(message)
                     await self._speak_what_is_complete()
                 case "input.flush":
-                    await self._speak_next(len(self._text))
+                    await self._speak_the_rest()
                 case "input.cancel":
                     await self._cancel()
                 case "input.done":
-                    await self._speak_next(len(self._text))
+                    await self._speak_the_rest()
                     self._spoken.put_nowait(None)
                     await self._watch()
                     return
@@ -199,15 +201,21 @@ class Session:
         language = detect_language(self._text) if wanted is None else parse_language(wanted)
         await self._speak_next(complete_length(self._text, language))
 
+    async def _speak_the_rest(self) -> None:
+        await self._speak_next(len(self._text))
+        self._text = ""  # marks without a word have no sound
+
     async def _speak_next(self, length_characters: int) -> None:
-        text, self._text = self._text[:length_characters], self._text[length_characters:]
-        if not text.strip():
+        """Speak the beginning of the text that waits; marks alone wait for the words that they belong to."""
+        text = self._text[:length_characters]
+        if not has_words(text):
             return
-        segments = await self._api.plan(self._wanted, self._seed, text, self._segments)
+        self._text = self._text[length_characters:]
+        segments = await self._api.plan(self._wanted, self._seed, text, self._segments, self._group)
         waiting = sum(self._under_way.values()) + sum(map(work_seconds, segments))
         self._api.check_waiting(waiting * self._wanted.best_of)
         for segment in segments:
-            goes_on = bool(self._under_way)
+            goes_on = bool(self._under_way or self._segments)
             speaking = self._api.speak(segment, self._wanted, self._facts, self._turns, goes_on=goes_on)
             utterances = asyncio.create_task(speaking)
             self._under_way[utterances] = work_seconds(segment)
@@ -218,6 +226,7 @@ class Session:
     async def _cancel(self) -> None:
         """Forget the text that waits, and call off what is being spoken; the session goes on."""
         self._text = ""
+        self._cancels += 1
         while not self._spoken.empty():
             self._spoken.get_nowait()
         for task in list(self._under_way):
@@ -227,11 +236,14 @@ class Session:
 
     async def _send(self) -> None:
         while (utterances := await self._spoken.get()) is not None:
+            cancels = self._cancels
             await asyncio.wait({utterances})
             if utterances.cancelled():
                 continue
             (utterance,) = utterances.result()
             async with self._sending:
+                if cancels != self._cancels:  # it was done just before it would have been called off
+                    continue
                 sound = await self._recording.add(utterance)
                 await self._websocket.send_json({"type": "segment", **self._recording.rows[-1]})
                 if sound:

@@ -17,6 +17,7 @@ from deployments.speech_request import SpeechRequest
 from deployments.voice_request import VoiceRequest
 from voice_core.errors import RequestError
 from voice_core.speech import DEFAULT_VOICE, LearnedReference, ModelFacts, VoicePrompt
+from voice_core.text import has_words
 from voice_core.voices.store import MISS_SECONDS, Voice, VoiceDraft, VoiceStore
 
 STORE_SECONDS = 20.0  # for one answer of the place where voices are kept
@@ -157,14 +158,14 @@ class VoiceDesk:
                 "with whisper_model in the settings, recordings are transcribed here"
             )
             raise RequestError(sent.transcript_field, reason)
-        if sent.transcript and not _says_something(sent.transcript):
+        if sent.transcript and not has_words(sent.transcript):
             reason = "must hold a letter or a number: it is what is said in the recording, word for word"
             raise RequestError(sent.transcript_field, reason)
         learned = await ask(lambda: self._crew.learn(sent.file, sent.file_field))
         if sent.transcript:
             return learned, sent.transcript
         heard = await ask(lambda: self._crew.transcribe(learned.audio, sent.language))
-        if not _says_something(heard):
+        if not has_words(heard):
             raise RequestError(
                 sent.file_field, f"no speech was found in it; say in {sent.transcript_field!r} what it is"
             )
@@ -177,7 +178,3 @@ class VoiceDesk:
         audio = await self.sample(voice)
         learned = await ask(lambda: self._crew.learn(audio, "voice"))
         return learned.codes
-
-
-def _says_something(transcript: str) -> bool:
-    return any(character.isalnum() for character in transcript)

@@ -156,6 +156,49 @@ def test_the_sound_is_that_of_the_whole_text_at_once(client: TestClient) -> None
     assert np.array_equal(np.frombuffer(sounds, "<i2"), np.frombuffer(whole, "<i2"))
 
 
+def test_marks_without_a_word_go_with_the_words_that_follow_and_end_no_session(client: TestClient) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(
+            session,
+            "Here is the first line of it.\n",
+            "***\n",
+            '"\n',
+            "And here is more of it.\n",
+            "So it ends. \U0001f389",
+        )
+        session.send_json({"type": "input.done"})
+        assert [segment(session)[0]["text"] for _ in range(3)] == [
+            "Here is the first line of it.",
+            '*** " And here is more of it.',
+            "So it ends.",
+        ]
+        assert session.receive_json()["type"] == "session.done"
+
+
+def test_the_sentences_of_a_session_share_a_turn_at_the_decoder(client: TestClient, crew: FakeCrew) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, "Here is the first line of it.\n", "And here is more of it.\n")
+        assert [segment(session)[0]["index"] for _ in range(2)] == [0, 1]
+    assert len({spoken.request for spoken in crew.segments}) == 1
+
+
+def test_a_session_that_has_spoken_waits_for_room_although_nothing_of_it_is_under_way() -> None:
+    api = SpeechApi(Settings().model_copy(update={"most_seconds_in_flight": 5}), FakeCrew())
+    with TestClient(api.routes()).websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, "Here is the first line of it.\n")
+        assert segment(session)[0]["index"] == 0
+        with api._door.take_on(5):
+            say(session, "And here is more of it.\n")
+            time.sleep(0.2)
+        assert segment(session)[0]["index"] == 1
+
+
 def test_a_flush_speaks_what_has_no_end_yet(client: TestClient) -> None:
     with client.websocket_connect(PATH) as session:
         session.send_json(CONFIG)

@@ -10,7 +10,7 @@ from voice_core.text.duration import (
 from voice_core.text.language import BCP_47, Language, detect_language, parse_language
 from voice_core.text.normalisation import normalise
 from voice_core.text.phonemes import count_phonemes
-from voice_core.text.segmentation import complete_length, split
+from voice_core.text.segmentation import complete_length, has_words, split
 
 __all__ = [
     "BCP_47",
@@ -22,6 +22,7 @@ __all__ = [
     "count_phonemes",
     "detect_language",
     "estimate_seconds",
+    "has_words",
     "normalise",
     "parse_language",
     "sounds_and_pauses_seconds",

@@ -91,6 +91,11 @@ def split(
     return segments
 
 
+def has_words(text: str) -> bool:
+    """Tell if anything in a text is to be heard: a letter or a number. Marks and emoji alone have no sound."""
+    return _SPOKEN_PART.search(text) is not None
+
+
 def complete_length(text: str, language: Language) -> int:
     """Return how many characters at the beginning of a growing text are sentences that nothing more will change.
 
@@ -170,7 +175,7 @@ def _attach_unspoken(texts: list[str], separator: str) -> list[str]:
     attached: list[str] = []
     last_is_spoken = True
     for text in texts:
-        is_spoken = _SPOKEN_PART.search(text) is not None
+        is_spoken = has_words(text)
         if attached and not (is_spoken and last_is_spoken):
             attached[-1] += separator + text
             last_is_spoken = last_is_spoken or is_spoken
