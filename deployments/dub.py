@@ -23,11 +23,12 @@ from deployments.speaking import Utterance, Wishes
 from voice_core.audio.joining import PAUSE_SECONDS, join
 from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
-from voice_core.errors import SynthesisError
+from voice_core.errors import RequestError, SynthesisError
 from voice_core.judging import is_silent
 from voice_core.mastering import KEPT_BYTES, write_track
 from voice_core.speech import FinishReason, Segment
 from voice_core.subtitles import Cue, CueSheet, caption_rows, write_captions
+from voice_core.text import has_words
 from voice_core.timeline import Timeline
 
 PIECE_BYTES = 3 * 64 * 1024  # of the track in one event; base64 makes four of every three
@@ -154,8 +155,12 @@ class Dub:
                 raise
             message = f"cues: cue {line.number}: {error.message.removeprefix('input: ')}"
             raise ApiError(error.status, message, "cues", error.code, error.headers) from error
-        except (SynthesisError, RayTaskError) as error:
+        except (RequestError, SynthesisError, RayTaskError) as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, RequestError):  # it has no room in the decoder
+                if wanted.on_bad_segment != "keep":
+                    raise RequestError("cues", f"cue {line.number}: {cause.reason}") from error
+                return cause.reason
             if wanted.on_bad_segment != "keep" or not isinstance(cause, SynthesisError) or cause.may_succeed_later:
                 raise
             logger.warning("Cue %d can't be spoken: %s", line.number, cause)
@@ -168,7 +173,7 @@ class Dub:
         if any(speech.finish_reason is not FinishReason.STOP for speech in speeches):
             faults.append(Fault.UNFINISHED)
         spoken = zip(line.segments, speeches, strict=True)
-        if any(is_silent(speech) and any(map(str.isalnum, segment.text)) for segment, speech in spoken):
+        if any(is_silent(speech) and has_words(segment.text) for segment, speech in spoken):
             faults.append(Fault.SILENT)
         tolerance = self._wanted.seconds_tolerance
         if tolerance is not None and any(abs(one.seconds - one.asked_seconds) > tolerance for one in speeches):

@@ -21,7 +21,7 @@ from deployments.dub_script import cue_seed
 from deployments.settings import Settings
 from voice_core.audio.loudness import loudness_lufs
 from voice_core.audio.waveform import Waveform
-from voice_core.errors import SynthesisError
+from voice_core.errors import RequestError, SynthesisError
 from voice_core.speech import FinishReason, Segment
 from voice_core.subtitles import read_cues
 
@@ -272,6 +272,16 @@ def test_a_cue_that_cannot_be_spoken_at_all_does_not_take_the_others_with_it(cli
     assert dub(client, on_bad_segment="retry").status_code == 500
     crew.failures = {"How are things?": SynthesisError("out of memory", may_succeed_later=True)}
     assert dub(client).status_code == 503
+
+
+def test_a_cue_without_room_in_the_decoder_does_not_take_the_others_with_it(client: TestClient, crew: DubCrew) -> None:
+    too_long = RequestError("input", "a segment has 1200 tokens, at most 1024 fit")
+    crew.failures = {"How are things?": RayTaskError("speak", "traceback", too_long)}
+    _, report = answered(dub(client))
+    assert report["cues"][1]["flags"] == ["failed"]
+    assert report["cues"][1]["reason"] == "a segment has 1200 tokens, at most 1024 fit"
+    message = "cues: cue 2: a segment has 1200 tokens, at most 1024 fit"
+    assert refusal(dub(client, on_bad_segment="retry")) == (400, "cues", message)
 
 
 def test_a_silent_cue_is_flagged(client: TestClient, crew: DubCrew) -> None:
