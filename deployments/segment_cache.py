@@ -126,8 +126,10 @@ class FolderCache:
         return await self._in_thread(lambda: self._read(key), READ_SECONDS)
 
     async def put(self, key: str, speech: Speech) -> None:
-        if speech.finish_reason is not FinishReason.CANCELLED:
-            await self._in_thread(lambda: self._write(key, speech), WRITE_SECONDS)
+        if speech.finish_reason is FinishReason.CANCELLED:
+            return
+        if await self._in_thread(lambda: self._write(key, speech), WRITE_SECONDS):
+            self._threads.submit(self._make_room)
 
     async def _in_thread(self, work: Callable[[], Result], longest_seconds: float) -> Result | None:
         if time.monotonic() < self._rests_until:
@@ -163,10 +165,11 @@ class FolderCache:
             self._note_use(file)
         return speech
 
-    def _write(self, key: str, speech: Speech) -> None:
+    def _write(self, key: str, speech: Speech) -> bool:
+        """Write a speech; return whether it is time to look at all files."""
         content = packed(key, speech)
         if len(content) > self._largest_bytes:
-            return
+            return False
         file = self._file(key)
         self._files.makedirs(file.rpartition("/")[0], exist_ok=True)
         if self._is_folder:
@@ -175,14 +178,20 @@ class FolderCache:
             self._files.pipe_file(file, content)  # buckets let an object appear whole, and rename by copying
         with self._counting:
             self._unlisted_bytes += len(content)
-            due = self._unlisted_bytes > self._largest_bytes * LISTING_SHARE
-        if due and self._sweeping.acquire(blocking=False):
-            try:
-                with self._counting:
-                    self._unlisted_bytes = 0
-                self._sweep()
-            finally:
-                self._sweeping.release()
+            return self._unlisted_bytes > self._largest_bytes * LISTING_SHARE
+
+    def _make_room(self) -> None:
+        """Keep the bound, unless another thread is at it."""
+        if not self._sweeping.acquire(blocking=False):
+            return
+        try:
+            with self._counting:
+                self._unlisted_bytes = 0
+            self._sweep()
+        except Exception as error:  # stores raise their own
+            self._tell(repr(error))
+        finally:
+            self._sweeping.release()
 
     def _replace(self, file: str, content: bytes) -> None:
         """Let the file appear whole, in place of one that may be there. No fsync: a checksum is cheaper."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,6 +16,7 @@ from deployments.visit import current_visit
 from voice_core.judging import Judgement, is_silent, judge
 from voice_core.seeds import candidate_seeds, retry_seed
 from voice_core.speech import FinishReason, Segment, Speech
+from voice_core.text import has_words
 
 MOST_RETRIES = 2  # of a bad segment; the third speech that is as bad says that it is the text
 LEAST_WORK_SECONDS = 1.0  # of one segment: what it takes to get it there, read and back
@@ -106,21 +108,21 @@ class Speaker:
         if cache is None:
             return [(speech, False) for speech in await self._fresh(segment)]
         keys = segment_key(segment, model_fingerprint)
-        known = [await cache.get(key) for key in keys]
+        known = await asyncio.gather(*(cache.get(key) for key in keys))
         missing = [seed for seed, speech in zip(segment.seeds, known, strict=True) if speech is None]
         metrics.count("voice_cache_misses_total", len(missing))
         metrics.count("voice_cache_hits_total", len(keys) - len(missing))
         unknown = replace(segment, seeds=tuple(missing))
         fresh = iter(await self._fresh(unknown) if missing else [])
-        spoken = []
-        for key, speech in zip(keys, known, strict=True):
-            if speech is not None:
-                spoken.append((speech, True))
-                continue
-            new = next(fresh)
-            spoken.append((new, False))
-            if new.model_fingerprint in ("", model_fingerprint):  # not what a model has spoken that just came, or goes
-                await cache.put(key, new)
+        spoken = [(next(fresh), False) if speech is None else (speech, True) for speech in known]
+        await asyncio.gather(
+            *(
+                cache.put(key, speech)
+                for key, (speech, cached) in zip(keys, spoken, strict=True)
+                # Not what a model has spoken that just came, or goes.
+                if not cached and speech.model_fingerprint in ("", model_fingerprint)
+            )
+        )
         return spoken
 
     async def _fresh(self, segment: Segment) -> list[Speech]:
@@ -158,7 +160,7 @@ def find_faults(segment: Segment, speech: Speech, wishes: Wishes) -> tuple[str, 
     faults = []
     if speech.finish_reason is not FinishReason.STOP:
         faults.append(f"it did not end by itself ({speech.finish_reason})")
-    if is_silent(speech) and any(character.isalnum() for character in segment.text):
+    if is_silent(speech) and has_words(segment.text):
         faults.append("it came out silent")
     missed_seconds = abs(speech.seconds - speech.asked_seconds)
     if wishes.tolerance_seconds is not None and missed_seconds > wishes.tolerance_seconds:

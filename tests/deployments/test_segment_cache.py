@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ def equal(one: Speech | None, other: Speech) -> bool:
 
 def files(place: Path) -> list[Path]:
     return [path for path in place.rglob("*") if path.is_file()]
+
+
+def settle(cache: FolderCache) -> None:
+    """Wait for what nobody waits for."""
+    cache._threads.shutdown()
+    cache._threads = ThreadPoolExecutor(1)
 
 
 def key(number: int) -> str:
@@ -254,10 +261,12 @@ def test_a_folder_forgets_what_was_used_longest_ago_and_stays_within_its_bound(t
     async def run() -> None:
         for number in range(10):
             await cache.put(key(number), speech())
+            settle(cache)
             os.utime(cache._file(key(number)), (number, number))  # as if time had passed
         await cache.get(key(0))
         for number in range(10, 14):
             await cache.put(key(number), speech())
+            settle(cache)
         assert await cache.get(key(0)) is not None
         assert await cache.get(key(1)) is None
         assert await cache.get(key(13)) is not None
@@ -274,6 +283,7 @@ def test_a_bucket_forgets_what_was_written_first() -> None:
     async def run() -> list[bool]:
         for number in range(8):
             await cache.put(key(number), speech())
+            settle(cache)
             time.sleep(0.002)
         return [await cache.get(key(number)) is not None for number in range(8)]
 
@@ -299,6 +309,7 @@ def test_a_folder_that_was_full_before_a_restart_is_brought_back_within_its_boun
         await later.put(key(9), speech())
 
     asyncio.run(run())
+    settle(later)
     assert len(files(tmp_path)) <= 3
 
 
@@ -315,6 +326,7 @@ def test_a_look_at_all_files_comes_only_now_and_then(tmp_path: Path, monkeypatch
             await cache.put(key(number), speech())
 
     asyncio.run(run())
+    settle(cache)
     assert 5 <= len(looks) <= 11
 
 
@@ -324,7 +336,9 @@ def test_what_an_interrupted_writer_left_is_removed_when_it_is_old(tmp_path: Pat
     old.write_bytes(b"half")
     new.write_bytes(b"half")
     os.utime(old, (1, 1))
-    asyncio.run(FolderCache(str(tmp_path), LARGE).put(KEY, speech()))
+    cache = FolderCache(str(tmp_path), LARGE)
+    asyncio.run(cache.put(KEY, speech()))
+    settle(cache)
     assert not old.exists()
     assert new.exists()
 
@@ -355,6 +369,8 @@ def test_several_writers_and_readers_at_once_see_whole_speeches_or_none(tmp_path
         thread.start()
     for thread in threads:
         thread.join()
+    for cache in caches:
+        settle(cache)
     assert wrong == []
     assert not [file for file in files(tmp_path) if file.suffix == ".part"]
     # The bound, and what six writers may add to it between two looks.
