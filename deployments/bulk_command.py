@@ -124,7 +124,8 @@ def bulk(options: argparse.Namespace, progress: Progress) -> Tally:
         if tally.errors:
             with replaced(options.output / ERRORS_FILE) as file:
                 for error in sorted(tally.errors, key=lambda error: int(error["line"])):
-                    file.write(json.dumps(error, ensure_ascii=False).encode() + b"\n")
+                    # Half of a surrogate pair has no UTF-8; its escape is JSON's own.
+                    file.write(json.dumps(error, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
     return tally
 
 

@@ -15,6 +15,7 @@ from deployments.dub_command import FORMATS, CommandError
 DONE_FILE, ERRORS_FILE = ".done.jsonl", "errors.jsonl"
 ENDINGS = {"wav_float32": "wav"} | {name: ending[1:] for ending, name in FORMATS.items() if ending != ".ogg"}
 OWN_FIELDS = ("id", "output")  # of a line; the others are the request's
+LONGEST_NAME_BYTES = 240  # file systems take 255, and a file that is being written has more in its name
 NOT_ONE_FILE = ("stream_format", "captions", "manifest", "n")
 
 
@@ -64,7 +65,8 @@ def read_manifest(manifest: str, voice: str, format_name: str) -> list[Job | Bad
 
 
 def _jobs(text: str, voice: str, format_name: str) -> Iterator[Job | BadLine]:
-    outputs: dict[str, int] = {}
+    outputs: dict[PurePosixPath, int] = {}
+    folders: dict[PurePosixPath, int] = {}
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -72,12 +74,26 @@ def _jobs(text: str, voice: str, format_name: str) -> Iterator[Job | BadLine]:
         try:
             row = _row(line)
             job = _job(number, row, voice, format_name)
-            if job.output in outputs:
-                raise LineError(f"output: {job.output!r} is that of line {outputs[job.output]} too")
-            outputs[job.output] = number
+            path = PurePosixPath(job.output)
+            _check_free(path, outputs, folders)
+            outputs[path] = number
+            folders |= dict.fromkeys(path.parents, number)
             yield job
         except LineError as error:
             yield BadLine(number, str(row["id"]) if isinstance(row, dict) and "id" in row else None, error)
+
+
+def _check_free(path: PurePosixPath, outputs: dict[PurePosixPath, int], folders: dict[PurePosixPath, int]) -> None:
+    """Refuse a file that is another line's, a folder of another line's, or in a folder that is another line's file."""
+    if path in outputs:
+        raise LineError(f"output: {str(path)!r} is that of line {outputs[path]} too")
+    if path in folders:
+        raise LineError(f"output: {str(path)!r} is the folder of that of line {folders[path]}")
+    for folder in path.parents:
+        if folder in outputs:
+            raise LineError(
+                f"output: {str(path)!r} is in a folder {str(folder)!r}, which is the file of line {outputs[folder]}"
+            )
 
 
 def _row(line: str) -> dict[str, Any]:
@@ -110,6 +126,16 @@ def _job(number: int, row: dict[str, Any], voice: str, format_name: str) -> Job:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or path.name.startswith(".") or name.endswith("/") or "\0" in name:
         raise LineError(f"{'output' if output else 'id'}: {name!r} is no file name inside the folder")
+    try:
+        longest_bytes = max(len(part.encode()) for part in path.parts)
+    except UnicodeEncodeError as error:
+        raise LineError(
+            f"{'output' if output else 'id'}: {name!r} is no file name: half of a surrogate pair"
+        ) from error
+    if longest_bytes > LONGEST_NAME_BYTES:
+        raise LineError(
+            f"{'output' if output else 'id'}: a name has {longest_bytes} bytes, at most {LONGEST_NAME_BYTES} may be"
+        )
     if path == PurePosixPath(ERRORS_FILE):
         raise LineError(f"output: {name!r} is where errors are written")
     return Job(number, line_id, request, str(path))
