@@ -165,8 +165,11 @@ class Synthesizer:
     async def counters(self) -> EngineCounters:
         return self._decoder.counters
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        """Tell Serve's controller what deployments.autoscaling decides on."""
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve's controller what deployments.autoscaling decides on.
+
+        On the event loop, which alone changes the workload: Serve would run a plain function in a thread.
+        """
         return self._workload.report(self._decoder.counters)
 
     def check_health(self) -> None:
