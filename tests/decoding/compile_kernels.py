@@ -1,4 +1,4 @@
-"""Compiles the kernels of the full model's step for a GPU that needn't be there: python … CAPABILITY ROWS, as in 90 8.
+"""Compiles the kernels of the full model's step for a GPU that needn't be there: CAPABILITY SHARED_KB ROWS, 90 228 8.
 
 A process of its own, because the other tests define the kernels for Triton's interpreter. Prints, for each kernel, the
 shared memory of a program in bytes, as one JSON object.
@@ -52,7 +52,7 @@ def _type(argument: Any) -> str:
 
 
 def main() -> None:
-    capability, rows = map(int, sys.argv[1:])
+    capability, shared_kb, rows = map(int, sys.argv[1:])
     config = config_of(SIZES["full"])
     with torch.device("meta"):
         network = Network(config).to(torch.bfloat16)
@@ -60,6 +60,7 @@ def main() -> None:
     state = RowState(rows, FRAMES, config, torch.device("cpu"), torch.bfloat16)
     step = Compiler(network, slots, state)
     step.target, step.shared_bytes = GPUTarget("cuda", capability, 32), {}
+    step.shared_memory(shared_kb << 10)
     step._layers = step._layers[:1]
     step.think(Shape(rows, FRAMES, TOKENS))
     step.logits(slice(0, rows))

@@ -1,5 +1,6 @@
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.toy import AUDIO_VOCAB, toy_network
+from voice_core.decoding import prefill
 from voice_core.decoding.decoder import BatchDecoder
 from voice_core.decoding.rows import Row, prompt_row_codes, row_target_frames
 from voice_core.errors import RequestError
 from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
-from voice_core.model.network import Network
+from voice_core.model.network import CrossMemory, Network
 from voice_core.model.packing import pack_linears
 from voice_core.speech import FinishReason, Sampling
 
@@ -189,6 +191,23 @@ def test_samples_of_one_text_share_its_encoder_row_and_prefill() -> None:
     decoder.speak(rows)
     hook.remove()
     assert seen == [2]
+
+
+def test_prompts_with_long_texts_are_taken_in_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = toy_network()
+    rows = [Row((number, *range(1, 30)), 40, (3, 1, 4, 1, 5), seed=number) for number in range(1, 7)]
+    expected = decoder_of(network).speak(rows)
+    sizes: list[int] = []
+    joined = prefill._joined
+
+    def watched(texts: Sequence[CrossMemory], dtype: torch.dtype) -> tuple[CrossMemory, Tensor]:
+        sizes.append(len(texts))
+        return joined(texts, dtype)
+
+    monkeypatch.setattr(prefill, "_joined", watched)
+    monkeypatch.setattr(prefill, "MOST_TEXT_POSITIONS", 4 * 30)
+    assert decoder_of(network).speak(rows) == expected
+    assert sizes == [4, 2]
 
 
 def test_equal_requests_repeat_and_other_seeds_or_segments_differ() -> None:

@@ -126,6 +126,33 @@ def test_a_step_is_torchs_step(stack: dict[str, Any], stretches: int, monkeypatc
             assert torch.equal(getattr(ours._state, column), getattr(plain._state, column)), column
 
 
+def test_a_step_is_torchs_step_where_some_weights_are_held_and_others_read() -> None:
+    network = small_network(hidden_size=128)
+    tuning = Tuning(programs=1, ahead=32, depth=64, held=64, gate_depth=64, gate_held=64, gate_ahead=32)
+    plain, ours = decoder_of(network), fused_decoder(network, tuning=tuning)
+    for decoder in (plain, ours):
+        decoder.admit(different_rows(3))
+        decoder.step()
+    torch.testing.assert_close(ours._state.hidden, plain._state.hidden, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.slots.keys, plain.slots.keys, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shared_kb", [228, 164, 100])
+@pytest.mark.parametrize("rows", [1, 17, 33, 128])
+def test_two_programs_of_a_product_fit_into_a_processor(shared_kb: int, rows: int) -> None:
+    network = small_network()
+    ours = FusedStep(network, decoder_of(network).slots, decoder_of(network)._state)
+    ours.shared_memory(shared_kb << 10)
+    tuning = Tuning()
+    for weights, depth, held in ((1, tuning.depth, tuning.held), (1, tuning.depth, 0), (2, tuning.gate_depth, 128)):
+        blocks = ours._blocks(rows, 1152, depth, held, 512, tuning.stages, weights=weights)
+        assert blocks["ROWS"] >= rows
+        assert blocks["HELD"] * blocks["DEPTH"] + blocks["ahead"] <= 1152
+        block_bytes = (64 * weights + blocks["ROWS"]) * blocks["DEPTH"] * network.dtype.itemsize
+        taken = max(blocks["STAGES"] + (blocks["HELD"] > 0), blocks["HELD"])
+        assert taken * block_bytes <= ours._shared_bytes or (blocks["STAGES"], blocks["HELD"]) == (1, 0)
+
+
 def random_logits(rows: int, vocab_size: int, seed: int) -> Tensor:
     logits = torch.randn(rows, vocab_size, generator=torch.manual_seed(seed)) * 3
     logits[0] = logits[0].round()  # many equal ones
@@ -252,6 +279,39 @@ def test_kernels_are_trusted_if_they_compute_what_torch_computes(caplog: pytest.
     assert "hidden states are" in caplog.text
 
 
+def test_kernels_that_compute_nothing_or_another_head_are_not_trusted(caplog: pytest.LogCaptureFixture) -> None:
+    decoder = fused_decoder(small_network())
+    ours, slots, state = decoder._fused, decoder.slots, decoder._state
+    assert ours is not None
+    think, head = ours.think, ours._head
+    ours.think = lambda shape: None  # type: ignore[method-assign]
+    assert not trial.works(ours, slots, state, decoder._plain)
+    assert "hidden states are nan of their norm apart" in caplog.text
+    assert "keys are nan of their norm apart" in caplog.text
+    ours.think, ours._head = think, small_network(seed=1).head[2]  # type: ignore[method-assign]
+    caplog.clear()
+    assert not trial.works(ours, slots, state, decoder._plain)
+    assert "logits are" in caplog.text
+    assert "hidden states" not in caplog.text
+    ours._head = head
+    assert trial.works(ours, slots, state, decoder._plain)
+
+
+def test_kernels_that_fail_only_for_some_shapes_are_left_alone_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(FusedStep):
+        def draw(self, rows: slice, demand: Demand) -> bool:
+            raise RuntimeError("out of resource: shared memory")
+
+    monkeypatch.setattr("voice_core.decoding.decoder.fused_step", Failing)
+    network = small_network()
+    decoder = BatchDecoder(network, max_rows=2, max_frames=120, max_tokens=40, traced=False)
+    assert not decoder.fused
+    assert "out of resource: shared memory" in caplog.text
+    assert decoder.speak(different_rows(2)) == decoder_of(network, 2).speak(different_rows(2))
+
+
 def test_kernels_that_fail_are_left_alone(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = fused_decoder(small_network())
     ours = decoder._fused
@@ -267,9 +327,12 @@ def test_kernels_that_fail_are_left_alone(caplog: pytest.LogCaptureFixture, monk
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("rows", [1, 3, 16, 64, 128])
-def test_on_a_gpu_steps_in_half_precision_are_close_to_torchs(dtype: torch.dtype, rows: int) -> None:
-    network = small_network(dtype=dtype)
+@pytest.mark.parametrize("rows", [1, 3, 17, 33, 128])
+@pytest.mark.parametrize("stack", [{}, {"hidden_size": 768, "intermediate_size": 2048}], ids=["small", "large"])
+def test_on_a_gpu_steps_in_half_precision_are_close_to_torchs(
+    stack: dict[str, int], dtype: torch.dtype, rows: int
+) -> None:
+    network = small_network(dtype=dtype, **stack)
     plain, ours = decoder_of(network, rows), fused_decoder(network, rows, Tuning())
     batch = [different_rows(5)[number % 5] for number in range(rows)]
     for decoder in (plain, ours):
@@ -279,4 +342,8 @@ def test_on_a_gpu_steps_in_half_precision_are_close_to_torchs(dtype: torch.dtype
             decoder._think(decoder._shape())
         error = (ours._state.hidden - plain._state.hidden).float().norm() / plain._state.hidden.float().norm()
         assert error < 0.02
+        assert ours._fused is not None
         ours._state.hidden.copy_(plain._state.hidden)
+        logits, expected = ours._fused.logits(slice(0, rows)), plain._plain.logits(slice(0, rows))
+        possible = torch.arange(logits.shape[1], device=DEVICE) != network.config.end_code
+        assert (logits - expected)[:, possible].norm() / expected[:, possible].norm() < 0.02

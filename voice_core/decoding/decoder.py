@@ -14,7 +14,8 @@ What a row says depends on the row alone: neither its neighbours nor the order o
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Sequence
+import logging
+from collections.abc import Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -33,6 +34,8 @@ from voice_core.decoding.state import REASONS, RowState
 from voice_core.decoding.traced import Length, traced_step
 from voice_core.errors import RequestError, SynthesisError
 from voice_core.model.network import Network
+
+logger = logging.getLogger(__name__)
 
 # On a GPU the host looks only so often which rows ended: asking makes it wait for the step.
 GPU_STEPS_BETWEEN_LOOKS = 4
@@ -158,9 +161,8 @@ class BatchDecoder:
             parts |= {(rows, demand): partial(self._draw, slice(0, rows), demand) for demand in demands}
         if recorder is not None:
             self._recordings.record(parts, recorder)
-        if not self.recorded and self._fused is not None:
-            for compute in parts.values():
-                compute()
+        if not self.recorded and self._fused is not None and not _all_run(parts.values()):
+            self._fused = None
         if self.recorded or self._fused is not None:
             self._prepared_shapes, self._prepared_demands = shapes, demands
 
@@ -391,6 +393,18 @@ class BatchDecoder:
         shift = self.config.code_shift
         ids = tuple(code - shift for code in self._state.codes[slot, :length].tolist())
         return SpokenRow(ids, reason, self.config.audio_vocab_size)
+
+
+def _all_run(computations: Iterable[Computation]) -> bool:
+    """Run them; if one fails, say so, and leave the others."""
+    try:
+        for compute in computations:
+            compute()
+    except Exception as error:  # of a compiler, a driver, a limit of the GPU: whichever it is, torch goes on
+        reason = "Decode steps are computed by torch, which takes longer, because the kernels failed: %s"
+        logger.warning(reason, error, exc_info=True)
+        return False
+    return True
 
 
 def _rounded_up(length: int) -> int:

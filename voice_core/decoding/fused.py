@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,9 @@ COLUMNS = 64  # of a product that one program computes: what Hopper's matrix uni
 FEWEST_QUERIES = 16  # of a product of matrices
 LONG_STRETCH_FRAMES = 512  # of a row's memory; where few rows leave processors idle, longer ones are shared out
 DEPENDENT_LAUNCH = (9, 0)  # from this compute capability on
+HOPPER_SHARED_BYTES = 228 << 10  # of a processor
+RESERVED_SHARED_BYTES = 1 << 10  # that a program takes for itself
+FEWEST_STAGES = 3  # of loads on their way; for less, smaller blocks are better
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Tuning:
     """How the kernels divide their work: reckoned for an H200, not yet found; see benchmarks/step_kernels.py --tune."""
 
     programs: int = 120  # of a product, at the least: there are 132 processors
+    # As far as the shared memory goes, see FusedStep._blocks:
     held: int = 512  # numbers of each weight row that are in shared memory before a product's input is there
     ahead: int = 512  # more of them that are on their way to the cache then
     depth: int = 128  # of a product that is computed at a time
@@ -71,6 +76,11 @@ class FusedStep:
         device = network.device
         on_gpu = device.type == "cuda"
         self._dependent = on_gpu and torch.cuda.get_device_capability(device) >= DEPENDENT_LAUNCH
+        # Triton launches on the thread's own device, whatever its arguments are on.
+        self._there: AbstractContextManager[Any] = torch.cuda.device(device) if on_gpu else nullcontext()
+        self.shared_memory(
+            torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor if on_gpu else HOPPER_SHARED_BYTES
+        )
         self._vocab_size = config.code_vocab_size
         self._tiles = -(-self._vocab_size // COLUMNS)
 
@@ -97,6 +107,10 @@ class FusedStep:
         self._logits = numbers(rows, self._vocab_size)
         self._best = numbers(rows, self._tiles, dtype=torch.int32)
         self._tiles_kept, self._ids_kept = (numbers(rows, max(CANDIDATES), dtype=torch.int32) for _ in range(2))
+
+    def shared_memory(self, of_processor_bytes: int) -> None:
+        """Let a program take half of a processor's: what begins while another still runs has to have room beside it."""
+        self._shared_bytes = of_processor_bytes // 2 - RESERVED_SHARED_BYTES
 
     @staticmethod
     def supports(network: Network, slots: Slots) -> bool:
@@ -286,7 +300,9 @@ class FusedStep:
             width,
             depth=depth,
             EARLY=tuning.early,
-            **self._blocks(rows, depth, tuning.gate_depth, tuning.gate_held, tuning.gate_ahead, tuning.gate_stages),
+            **self._blocks(
+                rows, depth, tuning.gate_depth, tuning.gate_held, tuning.gate_ahead, tuning.gate_stages, weights=2
+            ),
         )
 
     def _attend(
@@ -374,7 +390,8 @@ class FusedStep:
     def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
         if self._dependent:
             constants["launch_pdl"] = True
-        kernel[grid](*arguments, **constants, DEPENDENT=self._dependent)
+        with self._there:
+            kernel[grid](*arguments, **constants, DEPENDENT=self._dependent)
 
     def _stretches(self, shape: Shape) -> int:
         """Return into how many stretches each row's memory is divided, so that few long rows keep the GPU busy too."""
@@ -391,12 +408,26 @@ class FusedStep:
     def _block_depth(self, depth: int) -> int:
         return self._tuning.depth if depth % self._tuning.depth == 0 else COLUMNS
 
-    def _blocks(self, rows: int, reach: int, block: int, held: int, ahead: int, stages: int) -> dict[str, int]:
-        """Return the constants that all products share, for programs that compute a `reach` of the depth each."""
+    def _blocks(
+        self, rows: int, reach: int, block: int, held: int, ahead: int, stages: int, *, weights: int = 1
+    ) -> dict[str, int]:
+        """Return the constants that all products share, for programs that compute a `reach` of the depth each.
+
+        A program takes as much shared memory as the larger of so many blocks of its weights and its input: one for each
+        stage, and one more if any are held; or one for each that is held. (As Triton 3.7 compiles them for Hopper.)
+        """
         block_rows = max(FEWEST_QUERIES, _power(rows))
-        if reach % block or block_rows == MOST_ROWS:
+
+        def fitting(depth: int) -> int:
+            """Return how many blocks of that depth there is room for."""
+            return self._shared_bytes // ((weights * COLUMNS + block_rows) * depth * self._network.dtype.itemsize)
+
+        if reach % block or fitting(block) < FEWEST_STAGES + (held > 0):
             block = COLUMNS
-        held = min(held, reach) // block
+        if fitting(block) < FEWEST_STAGES:
+            held = 0
+        held = min(min(held, reach) // block, fitting(block))
+        stages = max(1, min(stages, fitting(block) - (held > 0)))
         return {
             "ahead": min(ahead, reach - held * block),
             "ROWS": block_rows,

@@ -48,9 +48,10 @@ def _prefetch_rows(
 @triton.jit
 def _prefetch_run(first, numbers, ITEM: tl.constexpr):
     """Ask for so many numbers that lie one after the other; what doesn't fill 128 equal pieces is left out."""
-    each_bytes = tl.maximum(numbers * ITEM // 2048 * 16, 16).to(tl.int32)
-    pieces = tl.arange(0, 128)
-    _prefetch(first + pieces * (each_bytes // ITEM), tl.full((128,), 0, tl.int32) + each_bytes)
+    each_bytes = (numbers * ITEM // 2048 * 16).to(tl.int32)
+    if each_bytes > 0:
+        pieces = tl.arange(0, 128)
+        _prefetch(first + pieces * (each_bytes // ITEM), tl.full((128,), 0, tl.int32) + each_bytes)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -73,8 +74,8 @@ def linear_kernel(
 ):
     """Partial sums of x · weightᵀ, each over a stretch of the depth.
 
-    The first `HELD` blocks of a program's weights are in shared memory before the input is there; of the others the
-    first `ahead` numbers of each row are then on their way to the cache.
+    The first `HELD` blocks of a program's weights are in shared memory before the input is there. The cache is asked
+    for them, and for `ahead` more numbers of each row, before that, because the held ones come in rounds.
     """
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     part = tl.program_id(1)
@@ -86,12 +87,12 @@ def linear_kernel(
     some_rows = row[:, None] < rows
     if DEPENDENT:
         gdc_launch_dependents()
+        if HELD * DEPTH + ahead > 0:
+            _prefetch_rows(weight, columns, depth, begin, HELD * DEPTH + ahead, COLUMNS, ITEM)
     held = ()
     for block in tl.static_range(HELD):
         held += (tl.load(weight_at + block * DEPTH, eviction_policy="evict_first"),)
     if DEPENDENT:
-        if ahead > 0:
-            _prefetch_rows(weight, columns, depth, begin + HELD * DEPTH, ahead, COLUMNS, ITEM)
         gdc_wait()
     sums = tl.zeros((COLUMNS, ROWS), tl.float32)
     inputs = ()
@@ -136,14 +137,14 @@ def gate_up_kernel(
     some_rows = row[:, None] < rows
     if DEPENDENT and EARLY:
         gdc_launch_dependents()
+    if DEPENDENT and HELD * DEPTH + ahead > 0:
+        _prefetch_rows(weight, columns, depth, 0, HELD * DEPTH + ahead, COLUMNS, ITEM)
+        _prefetch_rows(up, columns, depth, 0, HELD * DEPTH + ahead, COLUMNS, ITEM)
     held_gates, held_ups = (), ()
     for block in tl.static_range(HELD):
         held_gates += (tl.load(gate_at + block * DEPTH, eviction_policy="evict_first"),)
         held_ups += (tl.load(up_at + block * DEPTH, eviction_policy="evict_first"),)
     if DEPENDENT:
-        if ahead > 0:
-            _prefetch_rows(weight, columns, depth, HELD * DEPTH, ahead, COLUMNS, ITEM)
-            _prefetch_rows(up, columns, depth, HELD * DEPTH, ahead, COLUMNS, ITEM)
         gdc_wait()
     gates = tl.zeros((COLUMNS, ROWS), tl.float32)
     ups = tl.zeros((COLUMNS, ROWS), tl.float32)
@@ -332,7 +333,8 @@ def attention_kernel(
     dtype = keys.dtype.element_ty
     if DEPENDENT:
         gdc_launch_dependents()
-    length = tl.load(lengths + row).to(tl.int32)  # of this step from its beginning on: the last kernel counts on
+    # Of this step from its beginning on: the last kernel counts on. Not from the first cache, it may have that before.
+    length = tl.load(lengths + row, cache_modifier=".cg").to(tl.int32)
     first = 0
     if OWN and window > 0:
         first = tl.maximum(length - window + 1, 0)

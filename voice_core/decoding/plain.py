@@ -21,6 +21,7 @@ class PlainStep:
 
     def __init__(self, network: Network, slots: Slots, state: RowState) -> None:
         self._network, self._slots, self._state = network, slots, state
+        self.end_code = network.config.end_code
 
     def think(self, shape: Shape) -> None:
         """Take the last codes in; the hidden states that the next ones are drawn from go to the rows' state."""
@@ -41,12 +42,17 @@ class PlainStep:
 
     def draw(self, rows: slice, demand: Demand) -> None:
         """Draw a code from the hidden state of each of the rows and note which of them end with it."""
-        state, config = self._state, self._network.config
-        logits = self._network.head(state.hidden[rows]).float()  # [B, V]; sums need float32, also in bf16 models
-        too_early = state.steps[rows] < config.earliest_end_frame
-        logits[:, config.end_code] = logits[:, config.end_code].masked_fill(too_early, TOO_EARLY_LOGIT)
+        state = self._state
         noise = uniform(state.keys[rows], state.steps[rows])
-        state.record(rows, draw(logits, state.options.rows(rows), noise, demand))
+        state.record(rows, draw(self.logits(rows), state.options.rows(rows), noise, demand))
+
+    def logits(self, rows: slice) -> Tensor:
+        """Return what the rows' hidden states say next, [B, V] float32; too early ends are put down."""
+        state = self._state
+        logits: Tensor = self._network.head(state.hidden[rows]).float()  # sums need float32, also in bf16 models
+        too_early = state.steps[rows] < self._network.config.earliest_end_frame
+        logits[:, self.end_code] = logits[:, self.end_code].masked_fill(too_early, TOO_EARLY_LOGIT)
+        return logits
 
     def _masks(self, place: Tensor, longest: int) -> Masks:
         """A row sees its own frames up to the new one; a sliding layer only the last `window` of them."""

@@ -21,6 +21,7 @@ from voice_core.decoding.traced_reading import TracedReading, rounded_tokens
 from voice_core.model.network import CrossMemory, Masks, Network, additive, prefill_positions
 
 MOST_POSITIONS = 2048  # of one padded batch through encoder or decoder: bounds its memory
+MOST_TEXT_POSITIONS = 4096  # of texts that a group of prompts reads together: 0.4 GB at full size
 STRETCH_FRAMES = 128  # of a prompt that are taken in between two pauses
 
 # Of texts that one piece takes through a layer's MLP. On a CPU a layer of a text of a thousand tokens takes several
@@ -69,9 +70,11 @@ def prefill(
     lengths = [1 + len(prompt) for _, prompt, _ in starts]
     heard: dict[Start, Heard] = {}
     for group in padded_groups(lengths, most_positions=MOST_POSITIONS, most_items=most_items):
-        taken = [starts[index] for index in group]
-        texts_of_group = [memories[text] for text, _, _ in taken]
-        heard.update(zip(taken, (yield from _take_in(network, taken, texts_of_group)), strict=True))
+        at_once = max(1, MOST_TEXT_POSITIONS // max(len(starts[index][0]) for index in group))
+        for begin in range(0, len(group), at_once):
+            taken = [starts[index] for index in group[begin : begin + at_once]]
+            texts_of_group = [memories[text] for text, _, _ in taken]
+            heard.update(zip(taken, (yield from _take_in(network, taken, texts_of_group)), strict=True))
     return [Prefilled(memories[row.text_ids], heard.get(start_of(row))) for row in rows]
 
 
