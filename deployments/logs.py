@@ -27,7 +27,7 @@ def set_up(*, texts: bool) -> None:
     for name in OURS:
         logger = logging.getLogger(name)
         if logger is not serve and serve.handlers:
-            logger.handlers, logger.propagate = serve.handlers, False
+            logger.handlers, logger.propagate = [ToServe()], False
             logger.setLevel(max(serve.level, logging.INFO))
         if not texts and not any(isinstance(one, NoTexts) for one in logger.filters):
             logger.addFilter(NoTexts())
@@ -37,6 +37,13 @@ def tell(message: str, level: int = logging.INFO, **fields: Any) -> None:
     """Write a line with fields of its own; a field that is None is left out."""
     known = {name: value for name, value in fields.items() if value is not None}
     _logger.log(level, message, extra={EXTRA_FIELDS: known})
+
+
+class ToServe(logging.Handler):
+    """Hands records to Serve's logger, filters included: a logger's own don't see what comes from those below it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _logger.handle(record)
 
 
 class NoTexts(logging.Filter):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deployments.logs import told
 from voice_core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -47,8 +48,21 @@ def span(name: str, parent: str | None = None, **attributes: str | float) -> Ite
     if _tracer is None:
         yield
         return
-    with _tracer.start_as_current_span(name, context=_context(parent), attributes=attributes):
-        yield
+    from opentelemetry.trace import Status, StatusCode
+
+    # By itself a span keeps what an error says, and that may quote a request.
+    with _tracer.start_as_current_span(
+        name,
+        context=_context(parent),
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as opened:
+        try:
+            yield
+        except Exception as error:
+            opened.set_status(Status(StatusCode.ERROR, told(error)))
+            raise
 
 
 def phases(timed: Mapping[str, tuple[float, float]]) -> None:

@@ -66,6 +66,31 @@ def test_errors_that_quote_nobody_keep_their_words() -> None:
     assert "actor" in told(RayActorError())
 
 
+def test_modules_below_a_logger_are_kept_from_quoting_too() -> None:
+    written: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            written.append(self.format(record))
+
+    serve, ours, module = (logging.getLogger(name) for name in ("ray.serve", "voice_core", "voice_core.synthesizer"))
+    before = list(serve.handlers), list(ours.handlers), ours.propagate, ours.level
+    serve.handlers = [Keep()]
+    try:
+        set_up(texts=False)
+        try:
+            failing()
+        except RequestError as error:
+            module.exception("It failed: %s", error)
+    finally:
+        serve.handlers, ours.handlers, ours.propagate, ours.level = before
+        for logger in (serve, ours, logging.getLogger("asyncio")):
+            logger.filters = [one for one in logger.filters if not isinstance(one, NoTexts)]
+    assert len(written) == 1
+    assert SECRET not in written[0]
+    assert "in failing" in written[0]
+
+
 def test_the_filter_is_there_unless_texts_are_wanted() -> None:
     logger = logging.getLogger("ray.serve")
     before = list(logger.filters)

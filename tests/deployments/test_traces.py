@@ -32,6 +32,11 @@ with traces.span("request", sys.argv[2], visit="v"):
     told = traces.traceparent()
 with traces.span("segment", told, index=0):
     traces.phases({"queue": (1.0, 1.5), "decode": (1.5, 3.5)})
+try:
+    with traces.span("failing", told):
+        raise ValueError("the secret of the user")
+except ValueError:
+    pass
 """
 
 
@@ -43,13 +48,16 @@ def spans(folder: Path, parent: str) -> dict[str, dict[str, Any]]:
 
 def test_a_callers_trace_is_joined_and_goes_on_in_other_processes(tmp_path: Path) -> None:
     found = spans(tmp_path / "spans", PARENT)
-    assert set(found) == {"request", "segment", "queue", "decode"}
+    assert set(found) == {"request", "segment", "queue", "decode", "failing"}
     assert {span["context"]["trace_id"] for span in found.values()} == {"0x4bf92f3577b34da6a3ce929d0e0e4736"}
     assert found["request"]["parent_id"] == "0x00f067aa0ba902b7"
     assert found["segment"]["parent_id"] == found["request"]["context"]["span_id"]
     assert found["decode"]["parent_id"] == found["segment"]["context"]["span_id"]
     assert (found["decode"]["start_time"][17:23], found["decode"]["end_time"][17:23]) == ("01.500", "03.500")
     assert found["request"]["attributes"] == {"visit": "v"}
+    assert found["failing"]["status"]["status_code"] == "ERROR"
+    assert "ValueError" in found["failing"]["status"]["description"]
+    assert "secret" not in json.dumps(found)
 
 
 def test_what_is_no_traceparent_begins_a_trace(tmp_path: Path) -> None:
@@ -93,7 +101,7 @@ def test_a_collector_is_sent_the_spans_in_its_own_protocol(collector: tuple[str,
         attribute.key: attribute.value.string_value for attribute in resource.resource.attributes
     }.items()
     spans = {span.name: span for scope in resource.scope_spans for span in scope.spans}
-    assert set(spans) == {"request", "segment", "queue", "decode"}
+    assert set(spans) == {"request", "segment", "queue", "decode", "failing"}
     assert {span.trace_id.hex() for span in spans.values()} == {"4bf92f3577b34da6a3ce929d0e0e4736"}
     assert spans["segment"].parent_span_id == spans["request"].span_id
     assert spans["decode"].end_time_unix_nano == 3_500_000_000
