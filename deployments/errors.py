@@ -43,9 +43,14 @@ class ApiError(Exception):
             return "rate_limit_error"
         return "invalid_request_error" if self.status < 500 else "server_error"
 
+    def note(self) -> None:
+        """Let what is told of the request know how it failed."""
+        visit = current_visit()
+        visit.code, visit.error_status = self.code, self.status
+
     def envelope(self) -> ErrorEnvelope:
-        """Return the error as it goes out; what is told of the request afterwards knows its code from here."""
-        current_visit().code = self.code
+        """Return the error as it goes out; what is told of the request afterwards knows of it from here."""
+        self.note()
         error: ErrorObject = {
             "message": _sendable(self.message),
             "type": self.type,

@@ -18,7 +18,7 @@ from deployments.keys import KeyRing
 from deployments.logs import tell
 from deployments.request_ids import REQUEST_ID_HEADER, is_request_id, new_request_id
 from deployments.settings import Settings
-from deployments.visit import Visit, current_visit, enter
+from deployments.visit import Visit, enter
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})  # no key is asked for: probes have none, and the page asks for it
 OPEN_FOLDER = "/page/"  # the page's own files
@@ -58,7 +58,8 @@ class Reception:
         try:
             await self._host(visit, scope, receive, answer)
         except asyncio.CancelledError:
-            answer.status = answer.status or CLIENT_LEFT
+            if not answer.complete:
+                answer.status = CLIENT_LEFT
             raise
         finally:
             self._tell(visit, scope, answer)
@@ -93,7 +94,7 @@ class Reception:
     def _tell(self, visit: Visit, scope: Scope, answer: Answer) -> None:
         seconds = time.monotonic() - visit.arrived
         route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)  # a template: ids in paths are no labels
-        status = answer.status or 500
+        status = visit.error_status or answer.status or 500  # a stream that breaks off had begun with 200
         method = scope.get("method", "WS")
         metrics.count("voice_requests_total", route=route, status=str(status))
         if (reason := REJECTIONS.get(visit.code or "")) is not None:
@@ -105,7 +106,7 @@ class Reception:
             metrics.observe("voice_audio_rtf", seconds / visit.audio_seconds, route=route)
         tell(
             f"{method} {route} {status}",
-            logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO,
+            logging.DEBUG if _path(scope) in QUIET_PATHS else logging.INFO,
             visit=visit.id,
             route=route,
             status=status,
@@ -124,6 +125,7 @@ class Answer:
         self._scope = scope
         self._send = send
         self.status: int | None = None
+        self.complete = False
         self.first_byte_at: float | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -137,6 +139,9 @@ class Answer:
             case "websocket.close" if self.status is None:
                 self.status = 403
         await self._send(message)
+        self.complete = message["type"] == "websocket.close" or (
+            message["type"] == "http.response.body" and not message.get("more_body", False)
+        )
 
     async def refuse(self, error: ApiError, receive: Receive) -> None:
         """Answer with an error; after an answer has begun, all that is left is to cut it short."""
@@ -148,7 +153,7 @@ class Answer:
             await self._send({"type": "websocket.close", "code": code, "reason": error.message[:100]})
             self.status = self.status or error.status
         elif self.status is not None:
-            current_visit().code = error.code
+            error.note()
             raise error
         else:
             await error.response()(self._scope, receive, self)
@@ -192,8 +197,8 @@ class Upload:
 
 
 def is_open(path: str) -> bool:
-    """Tell whether a path may be asked without a key."""
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+    """Tell whether a path may be asked without a key; that without a slash leads to the page."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or not path
 
 
 def _path(scope: Scope) -> str:

@@ -21,7 +21,8 @@ class Visit:
     arrived: float = field(default_factory=time.monotonic)
     until: float = float("inf")  # nobody waits for the answer after that
     timeout: asyncio.Timeout | None = None  # what ends it then
-    code: str | None = None  # of the error that was answered
+    code: str | None = None  # of the error that was answered, and its status, also where an answer had begun before
+    error_status: int | None = None
     audio_seconds: float = 0.0  # of speech that came of it
 
     @property

@@ -25,7 +25,7 @@ from deployments import metrics
 from deployments.errors import ApiError, error_response
 from deployments.keys import new_key
 from deployments.metrics import Tally
-from deployments.reception import Reception
+from deployments.reception import Reception, is_open
 from deployments.settings import Settings
 from deployments.visit import current_visit
 
@@ -166,9 +166,10 @@ def test_a_request_may_shorten_its_time_and_not_lengthen_it(client: TestClient) 
     assert client.post("/v1/audio/speech", json={"seconds": 0.1, "timeout_seconds": 0.25}).status_code == 200
 
 
-def test_an_answer_that_has_begun_is_cut_when_its_time_is_up(client: TestClient) -> None:
+def test_an_answer_that_has_begun_is_cut_when_its_time_is_up(client: TestClient, tally: Tally) -> None:
     with pytest.raises(ApiError, match=r"0\.3 s"):
         client.get("/stream")
+    assert tally["voice_requests_total", "/stream", "408"] == 1  # although it began with 200
 
 
 def test_a_websocket_whose_time_is_up_is_closed(client: TestClient) -> None:
@@ -214,6 +215,39 @@ def test_a_proxy_that_has_let_go_of_its_client_is_a_client_who_left(tally: Tally
     scope = {"type": "http", "method": "POST", "path": "/v1/audio/speech", "headers": [], "query_string": b""}
     asyncio.run(interface(Settings())(scope, proxy, nobody))
     assert tally["voice_requests_total", "/v1/audio/speech", "499"] == 1
+
+
+def test_a_client_who_leaves_in_the_middle_of_an_answer_is_counted_as_one_who_left(tally: Tally) -> None:
+    async def run() -> None:
+        begun = asyncio.Event()
+
+        async def receive() -> Message:
+            await begun.wait()
+            await asyncio.sleep(60)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            begun.set()
+
+        scope = {"type": "http", "method": "GET", "path": "/stream", "headers": [], "query_string": b""}
+        answering = asyncio.create_task(interface(Settings())(scope, receive, send))
+        await begun.wait()
+        answering.cancel()
+        await asyncio.wait({answering})
+
+    asyncio.run(run())
+    assert tally["voice_requests_total", "/stream", "499"] == 1
+
+
+def test_under_a_prefix_probes_stay_quiet_and_the_page_open(
+    key_and_client: tuple[str, TestClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, client = key_and_client
+    prefixed = TestClient(client.app, root_path="/voice")
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        assert prefixed.get("/voice/healthz").status_code == 200
+    assert "healthz" not in caplog.text
+    assert is_open("")
 
 
 def test_a_good_request_id_is_kept_and_another_is_replaced(client: TestClient) -> None:
