@@ -7,12 +7,12 @@ the names are the same. This is for whoever reaches nothing but the HTTP port.
 from __future__ import annotations
 
 import http.client
-import urllib.request
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import ray
 
+from deployments.direct import direct
 from deployments.metrics import METRICS
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,7 +52,7 @@ def _agents() -> list[str]:
 def _asked(url: str) -> str | None:
     """Return a node's export; None from one that is going."""
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+        with direct.open(url, timeout=ANSWER_SECONDS) as answer:
             return str(answer.read().decode())
     except (OSError, http.client.HTTPException):
         return None

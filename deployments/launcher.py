@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from deployments.app import NoGpuError, build, choose_device, cpus_needed
 from deployments.config_file import ConfigError, ConfigFile, read_config
+from deployments.direct import direct
 from deployments.keys import read_keys
 from deployments.proxy import announce
 from deployments.settings import EMBEDDED, LOCAL, Settings
@@ -124,7 +124,10 @@ def _change(path: Path, running: ConfigFile) -> None:
         kept = "the application's name, host, port, route_prefix and largest body stay until it is started again"
         return _say(f"Not changed: {kept}")
     client: Any = _get_global_client()
-    client.deploy_apps(file.schema)
+    try:
+        client.deploy_apps(file.schema)
+    except Exception as error:  # Serve's controller starts anew, say
+        return _say(f"Not changed, try again: {type(error).__name__}: {error}")
     return _say("Changed: replicas take the settings over, or are replaced one after the other.")
 
 
@@ -168,8 +171,9 @@ def check_port(address: Address) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed is free
         try:
             probe.bind((address.host, address.port))
-        except OSError as error:
-            reason = f"can't listen on {address.host}:{address.port} ({error.strerror}); choose another --port"
+        except (OSError, OverflowError) as error:  # the latter for a number beyond all ports
+            why = error.strerror if isinstance(error, OSError) else "no port"
+            reason = f"can't listen on {address.host}:{address.port} ({why}); choose another --port"
             raise CannotStart(reason) from error
 
 
@@ -287,7 +291,7 @@ def _progress(application: ApplicationStatusOverview) -> str:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with direct.open(url, timeout=5) as answer:
             return bool(answer.status == 200)
     except (OSError, http.client.HTTPException):  # refused, reset, cut short, late, or not ready: all the same here
         return False
