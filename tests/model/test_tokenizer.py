@@ -49,6 +49,26 @@ def test_a_named_tokenizer_is_looked_up_beside_the_checkpoint(tmp_path: Path) ->
     assert load_tokenizer(tmp_path, config).row_ids("a") == (2,)
 
 
+def test_without_one_of_its_own_the_text_models_tokenizer_is_taken_and_not_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def download(hub_id: str, *, allow_patterns: list[str], etag_timeout: float) -> str:
+        assert hub_id == "google/t5gemma-2b-2b-ul2"
+        asked.append(allow_patterns)
+        shutil.copy(DIRECTORY / "tokenizer.json", tmp_path)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    named = {"text_tokenizer_name": None, "t5gemma_model_name": "google/t5gemma-2b-2b-ul2"}
+    config = parse_config(toy_config(**named), "config.json")
+    assert load_tokenizer(tmp_path / "model", config).row_ids("a") == (2,)
+    (patterns,) = asked
+    assert "tokenizer.json" in patterns
+    assert not [pattern for pattern in patterns if Path("model.safetensors").match(pattern)]
+
+
 def test_a_missing_tokenizer_is_one_clear_error(tmp_path: Path) -> None:
     config = parse_config(toy_config(), "config.json")
     with pytest.raises(CheckpointError, match=r"text_tokenizer_name: no tokenizer.json"):

@@ -145,7 +145,8 @@ def parse_config(raw: Any, file: str) -> ModelConfig:
         longest_seconds=top.positive("audio_max_length", 40.0),
         weights_dtype=top.text("dtype", top.text("torch_dtype", top.text("precision", "float32"))),
         codec_name=top.text("xcodec2_model_name", "NandemoGHS/Anime-XCodec2-44.1kHz-v2"),
-        tokenizer_name=top.text("text_tokenizer_name", "") or None,
+        # The exporter writes null where the tokenizer is that of the text model that the weights grew from.
+        tokenizer_name=top.text("text_tokenizer_name", "") or top.text("t5gemma_model_name", "") or None,
         text_normaliser=_text_normaliser(top),
     )
     _check(config, file)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from voice_core.errors import CheckpointError
-from voice_core.hub import checkpoint_directory
+from voice_core.hub import TOKENIZER_FILES, checkpoint_directory
 from voice_core.model.config import ModelConfig
 
 Encode = Callable[[str], list[int]]
@@ -52,9 +52,9 @@ def tokenizer_directory(directory: Path, config: ModelConfig) -> Path:
     if _has_tokenizer(directory):
         return directory
     if config.tokenizer_name is None:
-        reason = "no tokenizer.json or tokenizer.model here, and config.json names no text_tokenizer_name"
+        reason = "no tokenizer.json or tokenizer.model here, and config.json names none, nor a t5gemma_model_name"
         raise CheckpointError(str(directory), "text_tokenizer_name", reason)
-    named = checkpoint_directory(config.tokenizer_name, relative_to=directory)
+    named = checkpoint_directory(config.tokenizer_name, relative_to=directory, files=TOKENIZER_FILES)
     if not _has_tokenizer(named):
         reason = f"{config.tokenizer_name!r} holds neither tokenizer.json nor tokenizer.model"
         raise CheckpointError(str(directory / "config.json"), "text_tokenizer_name", reason)
