@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -220,6 +221,24 @@ def test_an_interrupted_deletion_hides_no_older_voice_and_is_finished_by_whoever
     assert VoiceStore(place).find("Ann") == older
     assert not store._files.exists(store._objects(newer.id))
     assert not store.delete(newer.id)
+
+
+def test_a_deletion_that_broke_off_before_the_record_was_gone_leaves_no_voice(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = VoiceStore(place)
+    voice = create(store)
+
+    def fail(_: Iterable[str]) -> None:
+        raise OSError("the network is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_remove_files", fail)
+        with pytest.raises(OSError, match="the network is down"):
+            store.delete(voice.id)
+    for _ in range(2):
+        assert VoiceStore(place).voices() == []
+    assert not store._files.exists(store._record(voice.id))
 
 
 def test_a_record_that_cannot_be_read_is_told_of_once_and_can_be_deleted(

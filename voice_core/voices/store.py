@@ -221,6 +221,7 @@ class VoiceStore:
         try:
             deleted = _named(records, ".deleted")
             for voice_id in deleted:
+                self._remove_files([self._record(voice_id)])  # the deletion may have broken off even before that
                 self._finish_deletion(voice_id)
             self._remove_files([file for file in records if file.endswith(".part") and self._is_old(file)])
             kept = _named(records, ".json") | deleted
