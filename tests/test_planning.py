@@ -169,6 +169,11 @@ def test_signs_without_a_sound_may_be_left_out() -> None:
     assert plan("Hello 😀 → (world) ★", longest_seconds=8, alphabet=ALPHABET).segments
 
 
+def test_a_mathematical_sign_is_no_ornament() -> None:
+    with pytest.raises(RequestError, match="can't read '∑'"):
+        plan("The ∑ of it", longest_seconds=8, alphabet=ALPHABET)
+
+
 def test_letters_know_no_line_breaks() -> None:
     planned = plan("One.\nTwo.", longest_seconds=8, split=False, alphabet=ALPHABET)
     assert [segment.text for segment in planned.segments] == ["One. Two."]

@@ -25,8 +25,10 @@ MOST_ATTEMPTS = 8  # at finding segments short enough to be spoken as slowly as 
 FINEST_SEGMENT_SECONDS = SHORTEST_SECONDS  # at its usual pace; about a word
 ROUNDING = 1 + 1e-6  # where a segment fills its limit exactly
 
-# What must not vanish from a speech: letters, numbers and money. Emoji, ornaments and marks have no sound.
-_SPOKEN_CATEGORIES = ("L", "N", "Sc")
+# What must not vanish from a speech: letters, numbers, money, mathematics. Emoji, arrows, ornaments and marks have no
+# sound.
+_SPOKEN_CATEGORIES = ("L", "N", "Sc", "Sm")
+_ARROWS = ("\u2190", "\u21ff")  # some are mathematics to Unicode
 _NAMED_CHARACTERS = 5
 
 
@@ -105,15 +107,20 @@ def plan(
 
 
 def _check_readable(text: str, alphabet: str) -> None:
-    """Refuse a text with letters, numbers or money that the voice would leave out; other signs have no sound."""
+    """Refuse a text with letters, numbers or signs of money or mathematics that the voice would leave out."""
     unknown = dict.fromkeys(text)
     for character in alphabet:
         unknown.pop(character, None)
-    unreadable = [sign for sign in unknown if unicodedata.category(sign).startswith(_SPOKEN_CATEGORIES)]
+    unreadable = [sign for sign in unknown if _has_sound(sign)]
     if unreadable:
         named = ", ".join(map(repr, unreadable[:_NAMED_CHARACTERS]))
         more = f" and {len(unreadable) - _NAMED_CHARACTERS} more" if len(unreadable) > _NAMED_CHARACTERS else ""
         raise RequestError("input", f"this voice can't read {named}{more}; it would leave them out")
+
+
+def _has_sound(sign: str) -> bool:
+    first, last = _ARROWS
+    return unicodedata.category(sign).startswith(_SPOKEN_CATEGORIES) and not first <= sign <= last
 
 
 def _estimate(text: str, language: Language, reference: Reference | None, limit_seconds: float) -> float:

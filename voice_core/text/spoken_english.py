@@ -46,7 +46,15 @@ _CURRENCIES = {  # symbol: one, many, one hundredth, many of them
     "£": ("pound", "pounds", "penny", "pence"),
     "¥": ("yen", "yen", "sen", "sen"),
 }
-_SHORT_POWERS = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "bn": "billion", "B": "billion"}
+_SHORT_POWERS = {
+    "k": "thousand",
+    "K": "thousand",
+    "m": "million",
+    "M": "million",
+    "bn": "billion",
+    "B": "billion",
+    "T": "trillion",
+}
 _POWER = "|".join((*filter(None, _POWERS), *_SHORT_POWERS))
 _MEASURES = {  # as written behind a number: one, many
     "km": ("kilometre", "kilometres"),
@@ -172,15 +180,33 @@ _MARKS = str.maketrans(
         **dict.fromkeys('“”„«»()[]{}*|"', " "),
         "…": ", ",
         "−": "-",
+        "⁄": "/",
+        "™": "",
+        "®": "",
         "²": " squared",
         "³": " cubed",
-        **dict(zip("½¼¾⅓⅔⅛⅜⅝⅞", (" 1/2", " 1/4", " 3/4", " 1/3", " 2/3", " 1/8", " 3/8", " 5/8", " 7/8"), strict=True)),
+        "≠": " is not equal to ",
+        "≤": " at most ",
+        "≥": " at least ",
+        "≈": " approximately ",
+        "±": " plus or minus ",
+        "√": " square root of ",
+        "→": " to ",
+        **{part: f" {unicodedata.normalize('NFKD', part).replace('⁄', '/')}" for part in "½¼¾⅓⅔⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"},
         # Letters whose stroke or second half is no accent that could be taken off.
         **dict(zip("ßẞæÆœŒþÞ", ("ss", "SS", "ae", "AE", "oe", "OE", "th", "Th"), strict=True)),
         **dict(zip("øØłŁđĐðÐħĦŧŦı", "oOlLdDdDhHtTi", strict=True)),
     }
 )
-_ROMAN_NUMERALS = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12}
+_ROMAN_NUMERALS = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12} | {
+    "XIII": 13,
+    "XIV": 14,
+    "XV": 15,
+    "XVI": 16,
+    "XVII": 17,
+    "XVIII": 18,
+    "XIX": 19,
+}
 # Capitals that are said as words; others up to five letters are spelled.
 _ACRONYMS = """
     AIDS ASAP COVID FIFA GIF JPEG LASER NASA NATO OPEC PIN RADAR RAM ROM SCUBA UNESCO UNICEF
@@ -207,6 +233,18 @@ _LONGEST_SPELLED_WORDS = 3  # more words without a small letter are shouted, not
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SPOKEN_DENOMINATORS = frozenset((*range(2, 11), 12, 16, 20, 32, 64, 100))
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_BEFORE_MARKS = (  # what the marks' own translations would tear apart
+    (
+        re.compile(r"(?<=\d)(?![²³](?![⁰¹²³⁴-⁹]))[⁻⁺]?[⁰¹²³⁴-⁹]+"),
+        lambda match: f" to the power of {match[0].translate(_SUPERSCRIPTS).replace('+', '')} ",
+    ),
+    (re.compile(r"(?<=\d)\s?\^\s?(?=-?\d)"), lambda _: " to the power of "),
+    (re.compile(r"(?<=\d)\s?\*\s?(?=\d)"), lambda _: " times "),
+    (re.compile(r"~\s?(?=[$€£¥]?\d)"), lambda _: " about "),
+    (re.compile(r"~"), lambda _: " "),
+    (re.compile(r"[-=]>"), lambda _: " to "),
+)
 _TIDYING = (  # what the rules leave: doubled and misplaced spaces, doubled commas
     (re.compile(r"[^\S\n]+"), " "),
     (re.compile(r" ?\n ?"), "\n"),
@@ -218,6 +256,8 @@ _FIRST_YEAR, _LAST_YEAR = 1100, 2099  # a bare number of four digits in this ran
 
 def spell_out(text: str) -> str:
     """Return English text in letters and punctuation alone, as somebody would read it aloud."""
+    for pattern, say in _BEFORE_MARKS:
+        text = pattern.sub(say, text)
     text = _without_accents(text.translate(_MARKS))
     if text.isupper() and len(text.split()) > _LONGEST_SPELLED_WORDS:
         text = text.lower()
@@ -303,6 +343,8 @@ def _say_time(match: re.Match[str]) -> str:
 
 def _say_date(match: re.Match[str]) -> str:
     number, month, day = (int(match[part]) for part in ("year", "month", "day"))
+    if month > 12:  # 25/12/2023, not in America
+        month, day = day, month
     return f"{_MONTHS[month - 1]} {ordinal(day)}, {year(number)}" if 1 <= month <= 12 else match[0]
 
 
@@ -398,8 +440,15 @@ def _say_version(match: re.Match[str]) -> str:
     return f" {(' dot ' if len(parts) == 4 else ' point ').join(map(quantity, parts))}"
 
 
+def _say_seconds(match: re.Match[str]) -> str:
+    """Write a time with seconds as one without, and the seconds, if there are any."""
+    seconds = int(match["seconds"])
+    return match["time"] + (f" and {cardinal(seconds)} second{'s' if seconds > 1 else ''}" if seconds else "")
+
+
 def _say_telephone(match: re.Match[str]) -> str:
-    return ", ".join(_digit_by_digit(group) for group in match[0].split("-"))
+    digits = ", ".join(map(_digit_by_digit, re.findall(r"\d+", match[0])))
+    return f" {'plus ' if match[0].startswith('+') else ''}{digits} "
 
 
 def _say_bare_number(match: re.Match[str]) -> str:
@@ -435,12 +484,24 @@ def _look_up(words: dict[str, str]) -> Callable[[re.Match[str]], str]:
     return lambda match: words[match[0]]
 
 
-_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+# Not a number with more to it, such as 12,000, 2.5 or 10%.
+_DAY = r"(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?!\d|,\d{3}(?!\d)|\.\d|\s?%)"
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_MEASURES, key=len, reverse=True))
 _NO_UNIT = rf"(?! ?(?:(?:{_UNIT})(?![\w/])|[AaPp]\.?[Mm]\b|:))"  # behind a day
 _FRACTION = r"(?<![\d/.,])(?:(?P<whole>\d{1,3})(?: +|-))?(?P<numerator>\d{1,2})/(?P<denominator>\d{1,3})"
 
 _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (
+        re.compile(
+            r"(?<![\w.+-])(?:(?:\+?\d{1,3}[ .-]{1,2})?\d{3}[ .-]{1,2}\d{3}[.-]\d{4}|\+\d{1,3}(?:[ -]\d{2,5}){2,5}"
+            r"|(?:\d{3}-)+\d{4}|\d{3}-\d{2}-\d{4}|97[89](?:-\d+){4})\b(?!-\d)"
+        ),
+        _say_telephone,
+    ),
+    (re.compile(r"(?<=\d)T(?=\d{1,2}:[0-5]\d)"), lambda _: " "),
+    (re.compile(r"(?<=:[0-5]\d)Z\b"), lambda _: " UTC"),
+    (re.compile(r"\b(?P<time>\d{1,2}:[0-5]\d):(?P<seconds>[0-5]\d)\b"), _say_seconds),
+    (re.compile(r"(?<=\$)(\d[\d,.]*) ?USD\b"), lambda match: match[1]),
     (re.compile(r"(?<![\d,.])\d{1,3}(?: 000)+(?!\d)"), lambda match: match[0].replace(" ", ",")),
     (re.compile(r"(\d ?[AaPp]\.?[Mm]\b\.?) ?[-–] ?(?=\d)"), lambda match: f"{match[1]} to "),
     (re.compile(rf"\b({_MONTH}\.? \d{{1,2}})–(?=\d{{1,2}}\b)"), lambda match: f"{match[1]}-"),
@@ -466,7 +527,8 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\b(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})\b"), _say_date),
     (
         re.compile(
-            rf"\b(?P<month>{_MONTH})\b\.? {_DAY}\b(?:-(?P<last>\d{{1,2}})\b{_NO_UNIT})?(?:,? (?P<year>\d{{4}})\b)?"
+            rf"(?<!\d )(?<!\d of )\b(?P<month>{_MONTH})\b\.? {_DAY}\b"
+            rf"(?:-(?P<last>\d{{1,2}})\b{_NO_UNIT})?(?:,? (?P<year>\d{{4}})\b)?"
         ),
         _say_month_first,
     ),
@@ -513,8 +575,8 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         ),
         _say_measure,
     ),
-    (re.compile(r"\b(?:\d{3}-)+\d{4}\b"), _say_telephone),
-    (re.compile(r"\b(\d+)(?:st|nd|rd|th)\b"), lambda match: ordinal(match[1])),
+    (re.compile(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b"), lambda match: ordinal(match[1].replace(",", ""))),
+    (re.compile(r"(?<![\w:.])(\d{1,3}):(\d{1,3})(?![\w:])"), lambda match: f"{match[1]} to {match[2]}"),
     (re.compile(rf"{_FRACTION}(?![\d/])"), _say_fraction),
     (re.compile(r"(?<=\d)\s?-\s?(?=\d)"), lambda _: " to "),
     (re.compile(r"\bNo\. ?(?=\d)"), lambda _: "number "),
