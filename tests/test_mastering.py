@@ -10,7 +10,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from voice_core import mastering
-from voice_core.audio.loudness import loudness_lufs
+from voice_core.audio.loudness import loudness_lufs, true_peak
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError
 from voice_core.mastering import CEILING, write_track
@@ -66,6 +66,11 @@ def test_a_track_whose_peaks_allow_no_more_tells_what_it_got() -> None:
     assert reached_lufs < -11
     assert loudness_lufs(Waveform(samples, RATE)) == pytest.approx(reached_lufs, abs=0.2)
     assert np.abs(samples).max() <= CEILING + STEP
+
+
+def test_nothing_rises_above_the_ceiling_between_the_samples_either() -> None:
+    samples, _ = written(track(0.3), -6.0)  # of noise, the worst there is
+    assert true_peak(Waveform(samples, RATE)) <= CEILING * 1.012
 
 
 def test_the_file_is_the_same_however_long_its_stretches_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voice_core.audio.limiting import limit, reach_samples
-from voice_core.audio.loudness import BLOCK_SECONDS, CEILING_DBTP, gain_to, loudness_lufs
+from voice_core.audio.loudness import BLOCK_SECONDS, CEILING_DBTP, gain_to, loudness_lufs, true_peak
 from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
 from voice_core.timeline import Timeline
@@ -23,12 +23,14 @@ STRETCH_SECONDS = 10.0  # of the track, that are mixed in one go
 PIECE_BYTES = 1024 * 1024  # that are copied in one go
 KEPT_BYTES = 32 * 1024 * 1024  # of a track in memory; what is larger waits in a file
 CEILING = 10 ** (CEILING_DBTP / 20)
+MOST_LOWERINGS = 6  # of the samples' ceiling; speech needs none or one, noise the most
+PEAK_TOLERANCE = 10 ** (0.1 / 20)
 MOST_LIMITED = 10 ** (6 / 20)  # by which the highest peaks may be lowered; a few dB on few peaks aren't heard
 
 
 @dataclass(frozen=True)
 class Level:
-    """What a track is multiplied with, and what no sample of it is then above."""
+    """What a track is multiplied with, and what no sample of it is then above (so that nothing between them is)."""
 
     factor: float
     ceiling: float
@@ -68,8 +70,13 @@ def _level(timeline: Timeline, target_lufs: float | None) -> Level:
         return Level(factor, CEILING, gain.reached_lufs)
     samples = sounding.samples
     samples *= np.float32(factor)  # in place: it is ours alone, and as large as all the speech of a film
-    limited = limit(samples, timeline.sample_rate, CEILING)
-    return Level(factor, CEILING, loudness_lufs(Waveform(limited, timeline.sample_rate)))
+    ceiling = CEILING
+    for _ in range(MOST_LOWERINGS):
+        limited = Waveform(limit(samples, timeline.sample_rate, ceiling), timeline.sample_rate)
+        if (peak := true_peak(limited)) <= CEILING * PEAK_TOLERANCE:
+            break
+        ceiling *= CEILING / peak  # the sound rises between its samples
+    return Level(factor, ceiling, loudness_lufs(limited))
 
 
 def _stretches(timeline: Timeline, level: Level) -> Iterator[NDArray[np.float32]]:

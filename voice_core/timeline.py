@@ -16,7 +16,7 @@ Letters in shape comments: N samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -112,13 +112,7 @@ class Timeline:
 
     def stretch(self, start_samples: int, end_samples: int) -> NDArray[np.float32]:
         """Return the mixed samples [N] of a part of the track; where sounds meet they may leave -1..1."""
-        mixed = np.zeros(end_samples - start_samples, dtype=np.float32)
-        for placement in self._placements.values():
-            start, end = max(placement.start_samples, start_samples), min(placement.end_samples, end_samples)
-            if start < end:
-                part = placement.sound.samples[start - placement.start_samples : end - placement.start_samples]
-                mixed[start - start_samples : end - start_samples] += part
-        return mixed
+        return _mixed(self._placements.values(), start_samples, end_samples)
 
     def sounding(self, margin_seconds: float, grid_seconds: float) -> NDArray[np.float32]:
         """Return what is finished without its long silences: `margin_seconds` stay around every sound.
@@ -128,16 +122,22 @@ class Timeline:
         """
         margin, grid = self._samples(margin_seconds), self._samples(grid_seconds)
         spans: list[tuple[int, int]] = []
+        heard: list[list[Placement]] = []  # in each span
+        finished = self.finished_samples
         for placement in sorted(self._placements.values(), key=lambda placement: placement.start_samples):
             if not len(placement.sound.samples):
                 continue
             start = max(0, (placement.start_samples - margin) // grid * grid)
-            end = min(-(-(placement.end_samples + margin) // grid) * grid, self.finished_samples)
+            end = min(-(-(placement.end_samples + margin) // grid) * grid, finished)
             if spans and start <= spans[-1][1]:
                 start, before_end = spans.pop()
                 end = max(end, before_end)
+            else:
+                heard.append([])
             spans.append((start, end))
-        return np.concatenate([self.stretch(*span) for span in spans] or [np.zeros(0, dtype=np.float32)])
+            heard[-1].append(placement)
+        mixed = [_mixed(placements, *span) for placements, span in zip(heard, spans, strict=True)]
+        return np.concatenate(mixed or [np.zeros(0, dtype=np.float32)])
 
     def _placed(self, place: int, sound: Waveform) -> Placement:
         start = self._start(place)
@@ -172,6 +172,16 @@ class Timeline:
 
     def _samples(self, seconds: float) -> int:
         return round(seconds * self.sample_rate)
+
+
+def _mixed(placements: Iterable[Placement], start_samples: int, end_samples: int) -> NDArray[np.float32]:
+    mixed = np.zeros(end_samples - start_samples, dtype=np.float32)
+    for placement in placements:
+        start, end = max(placement.start_samples, start_samples), min(placement.end_samples, end_samples)
+        if start < end:
+            part = placement.sound.samples[start - placement.start_samples : end - placement.start_samples]
+            mixed[start - start_samples : end - start_samples] += part
+    return mixed
 
 
 def _cut(sound: Waveform, samples: int) -> Waveform:
