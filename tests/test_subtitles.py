@@ -51,6 +51,19 @@ def test_a_number_that_is_said_stays() -> None:
     assert texts(source) == ["The answer is 42", "It is 42"]
 
 
+def test_a_number_apart_from_its_times_is_not_said_and_one_that_ends_a_text_is() -> None:
+    apart = "1\n00:00:01,000 --> 00:00:02,000\nHi\n\n2\n\n00:00:03,000 --> 00:00:04,000\nYou\n"
+    assert [cue.text for cue in read_cues(apart).cues] == ["Hi", "You"]
+    bare = "00:00:01,000 --> 00:00:02,000\nThe year\n1984\n00:00:03,000 --> 00:00:04,000\nYou\n"
+    assert [cue.text for cue in read_cues(bare).cues] == ["The year 1984", "You"]
+
+
+def test_a_speaker_is_one_line() -> None:
+    cue = {"start_seconds": 0, "end_seconds": 1, "text": "Hi"}
+    cues = read_cues([cue | {"speaker": "Ann\n\nLee"}, cue | {"speaker": " "}]).cues
+    assert [cue.speaker for cue in cues] == ["Ann Lee", None]
+
+
 def test_an_empty_line_inside_a_cue_of_srt_loses_nothing() -> None:
     assert texts("00:00:01,000 --> 00:00:02,000\nOne\n\nTwo\n\n2\n00:00:03,000 --> 00:00:04,000\nThree") == [
         "One Two",

@@ -22,7 +22,7 @@ LONGEST_TOLD_CHARACTERS = 60  # of a line quoted in an error
 LONGEST_SPEAKER_CHARACTERS = 256
 
 _TIME = re.compile(r"(-)?(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?$")
-_NUMBER = re.compile(r"\s*\d+\s*$")
+_NUMBER = re.compile(r"\s*\d{1,9}\s*$")
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]*)>")
 # What is known to be no text: the formats' own tags, positions in braces ({\an8}), times of words (<00:01.500>). A word
 # that somebody put in angle brackets is text.
@@ -139,17 +139,29 @@ def _from_srt(lines: list[str], speakers: Collection[str]) -> Iterator[Cue]:
     if not at:
         raise RequestError(FIELD, "are neither SRT nor WebVTT nor a list in JSON: no line holds a time and '-->'")
     _check_nothing_before(lines[: at[0]])
+    last_number = 0  # as the file has it
     for number, (place, next_place) in enumerate(zip(at, [*at[1:], len(lines) + 1], strict=True), 1):
         start_seconds, end_seconds = _times(lines[place], number, place + 1)
+        if place and _NUMBER.match(lines[place - 1]):
+            last_number = int(lines[place - 1])
         body = lines[place + 1 : next_place]
-        if next_place <= len(lines) and body and _NUMBER.match(body[-1]):
-            body = body[:-1]  # of the cue that comes
+        if next_place <= len(lines):
+            body = _without_next_number(body, {number + 1, last_number + 1})
         text = _plain("\n".join(body))
         speaker = None
         named = _BRACKETED.match(text)
         if named and named[1].strip() in speakers:
             speaker, text = named[1].strip(), text[named.end() :]
         yield Cue(start_seconds, end_seconds, text, speaker)
+
+
+def _without_next_number(body: list[str], expected: Collection[int]) -> list[str]:
+    """Leave out the number of the cue that comes; one that stands in a text's last line is part of it."""
+    last = max((place for place, line in enumerate(body) if line.strip()), default=-1)
+    if last < 0 or not _NUMBER.match(body[last]):
+        return body
+    apart = last == 0 or not body[last - 1].strip()
+    return body[:last] if apart or int(body[last]) in expected else body
 
 
 def _check_nothing_before(lines: list[str]) -> None:
@@ -223,7 +235,8 @@ def _from_json(document: object) -> Iterator[Cue]:
         if speaker is not None and (not isinstance(speaker, str) or len(speaker) > LONGEST_SPEAKER_CHARACTERS):
             _refuse(number, f"speaker: must be a text of at most {LONGEST_SPEAKER_CHARACTERS} characters")
         start_seconds, end_seconds = (_number(cue, key, number) for key in ("start_seconds", "end_seconds"))
-        yield Cue(start_seconds, end_seconds, " ".join(_decoded(text).split()), _decoded(speaker) if speaker else None)
+        named = " ".join(_decoded(speaker or "").split()) or None
+        yield Cue(start_seconds, end_seconds, " ".join(_decoded(text).split()), named)
 
 
 def _parsed(text: str) -> object:
