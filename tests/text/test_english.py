@@ -63,3 +63,7 @@ def test_what_is_written_counts_as_it_is_said(written: str, said: str) -> None:
 @pytest.mark.parametrize(("text", "phonemes"), [("日本", 4), ("мир", 3), ("x²", 3), ("½ ① ²", 0)])
 def test_foreign_letters_and_odd_numbers_do_no_harm(text: str, phonemes: int) -> None:
     assert count_english_phonemes(text) == phonemes
+
+
+def test_many_endings_are_no_depth() -> None:
+    assert count_english_phonemes("cat" + "'s" * 3000) == count_english_phonemes("cat") + 3000

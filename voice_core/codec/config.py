@@ -175,7 +175,11 @@ def _typed(name: str, key: str, value: object) -> object:
     kind = KINDS.get(name, int)
     if type(value) is not kind:
         raise CheckpointError("codec config", key, f"{value!r:.40} is not of the kind {kind.__name__}")
-    return tuple(value) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    if any(type(item) is not int for item in value):
+        raise CheckpointError("codec config", key, f"{value!r:.40} is not a list of whole numbers")
+    return tuple(value)
 
 
 def _completed(sizes: dict[str, Any]) -> dict[str, Any]:

@@ -71,11 +71,14 @@ def _fold(letters: str) -> str:
 
 def _count_word(word: str) -> int:
     known = _dictionary()
-    spelling = word.lower()
-    if spelling in known:
-        return known[spelling]
-    if spelling.endswith("'s"):
-        return _count_word(word[:-2]) + 1
+    spelling, endings = word.lower(), 0
+    while spelling not in known and spelling.endswith("'s"):
+        word, spelling, endings = word[:-2], spelling[:-2], endings + 1
+    return endings + (known[spelling] if spelling in known else _count_spelled(word, spelling))
+
+
+def _count_spelled(word: str, spelling: str) -> int:
+    known = _dictionary()
     is_acronym = word.isupper() and len(word) <= _LONGEST_ACRONYM_LETTERS
     if is_acronym or not _VOWEL.search(spelling):
         return sum(known.get(letter, 0) for letter in spelling)
