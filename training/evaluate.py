@@ -10,7 +10,8 @@ service's own estimate and by 0.8 and 1.3 times of it. Only the second try that 
 doesn't end is declined, so that it can be counted. The last line is a JSON object:
 
 - `per`: phoneme errors a phoneme at the estimate's pace, by the shipped recogniser, against what the teacher says of
-  the sentence in words (`*_spoken.txt`, written by hand, so that our own spelling of figures is judged too);
+  the sentence in words (`*_spoken.txt`, written by hand, so that our own spelling of figures is judged too); counted in
+  IPA symbols, so a length mark and each half of a diphthong or an affricate is one by itself;
 - `ended`, `length_ratio`, `length_sd`: the share of segments that ended by themselves, and seconds got to seconds
   asked, over all three paces; `paces` has them for each, with the error rate;
 - `audio_s_per_core_s`: seconds of speech a second of one core's time, one sentence at a time, codec included, in this

@@ -163,12 +163,12 @@ def in_groups(lengths: Sequence[Length], price: float) -> list[slice]:
         before = costs[-1]
         row: list[tuple[float, int]] = [(math.inf, 0)]
         for end in range(1, len(lengths) + 1):
-            row.append(
-                min(
-                    (before[begin][0] + price + (end - begin) * (lengths[begin].frames + max(tokens[begin:end])), begin)
-                    for begin in range(end)
-                )
-            )
+            best, most_tokens = (math.inf, 0), 0
+            for begin in reversed(range(end)):
+                most_tokens = max(most_tokens, tokens[begin])
+                reading = (end - begin) * (lengths[begin].frames + most_tokens)
+                best = min(best, (before[begin][0] + price + reading, begin))
+            row.append(best)
         costs.append(row)
     count = min((count for count in GROUPS if count < len(costs)), key=lambda count: costs[count][-1][0])
     groups: list[slice] = []
@@ -287,8 +287,9 @@ def _thinking(network: Network) -> Traced:
 
             gate, up = product(layer.mlp.gate_up, norms[layer.before_mlp](x)).chunk(2, dim=-1)
             x = norms[layer.after_mlp].add(x, product(layer.mlp.down, F.gelu(gate, approximate="tanh").mul_(up)))
-        filled.add_(occupied)
-        return hidden.copy_(norms[decoder.norm](x))
+        normed = norms[decoder.norm](x)
+        filled.add_(occupied)  # when nothing can fail any more: a step without memory is tried again
+        return hidden.copy_(normed)
 
     return think
 
