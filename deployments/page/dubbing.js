@@ -53,11 +53,17 @@ export class DubView {
 
   async #take(file) {
     if (!file) return;
-    const cues = await file.text();
+    let cues;
+    try { // letters that were guessed would be spoken
+      cues = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+    } catch {
+      return this.#job.refuse("not_utf8", { name: file.name });
+    }
+    this.#find(".alert").hidden = true;
     this.#file = { name: file.name, cues };
     quote(this.#find(".drop-title"), file.name);
     this.#find('[type="submit"]').disabled = false;
-    this.#askForSpeakers(speakersIn(cues));
+    return this.#askForSpeakers(speakersIn(cues));
   }
 
   /** Let each speaker that is named in the file have a voice of their own. */
@@ -88,6 +94,7 @@ export class DubView {
         }
       } finally {
         this.#find("progress").hidden = true;
+        dubbed.track.end(); // also where it breaks off: nothing more comes
       }
       this.#end(began);
     });
@@ -124,7 +131,6 @@ export class DubView {
   /** The report has the last word on every cue: where it was placed is known only when all are spoken. */
   #end(began) {
     const { track, report } = this.#dubbed;
-    track.end();
     this.#find("tbody").replaceChildren();
     for (const cue of report.cues) {
       this.#showCue(cue);

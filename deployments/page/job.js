@@ -46,6 +46,13 @@ export class Job {
     say(this.#find(".status"), key, values);
   }
 
+  /** Show what the reader has to mend, in the page's own words; what runs goes on. */
+  refuse(key, values) {
+    const alert = this.#find(".alert");
+    alert.hidden = false;
+    say(alert, key, values);
+  }
+
   #find(selector) {
     return this.#root.querySelector(selector);
   }

@@ -124,6 +124,7 @@ export const STRINGS = {
   "recording_runs": {"en": "Recording, {seconds} s", "ja": "録音中、{seconds} 秒"},
   "recording_ready": {"en": "{name}, {seconds} s", "ja": "{name}、{seconds} 秒"},
   "recording_unread": {"en": "{name}: the server will say whether it can read it", "ja": "{name}：読めるかどうかはサーバーが判断します"},
+  "not_utf8": {"en": "{name} is not UTF-8; convert it first.", "ja": "{name} は UTF-8 ではありません。変換してください。"},
   "no_microphone": {"en": "No microphone can be used here ({reason})", "ja": "マイクを使えません（{reason}）"},
   "insecure": {"en": "browsers allow it over https or on localhost only", "ja": "https または localhost でのみ使えます"},
   "transcript": {"en": "What is said in it, word for word", "ja": "録音で話している内容（一字一句）"},

@@ -14,7 +14,8 @@ export class Transport {
   #waveform;
   #onStretch;
   #stretch = -1; // the one that sounds, or -1
-  #grown = () => this.#draw();
+  #grown = () => this.#drawSoon();
+  #frame = 0; // asked for, or 0: one at a time, however much happens in between
 
   /** `onStretch(index)` is told which stretch of the track sounds, -1 for none, whenever that changes. */
   constructor(root, onStretch) {
@@ -43,14 +44,15 @@ export class Transport {
   #show() {
     label(this.#button, this.player.playing ? "pause" : "play");
     this.#button.classList.toggle("sounding", this.player.playing);
-    this.#draw();
-    if (this.player.playing) requestAnimationFrame(() => this.#follow());
+    this.#drawSoon();
   }
 
-  #follow() {
-    if (!this.player.playing) return;
-    this.#draw();
-    requestAnimationFrame(() => this.#follow());
+  #drawSoon() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#draw();
+      if (this.player.playing) this.#drawSoon();
+    });
   }
 
   #draw() {

@@ -79,12 +79,22 @@ export class VoicesView {
     });
   }
 
+  /** Start or stop; a second click has to wait for what the first one does. */
   async #record() {
     const button = this.#find("#record");
+    button.disabled = true;
+    try {
+      await this.#startOrStop(button);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  async #startOrStop(button) {
     const state = this.#find(".recording-state");
     if (this.#recorder.recording) {
       say(button, "record");
-      return this.#show(await this.#recorder.stop(), "recording.wav");
+      return this.#formJob.run(async () => this.#show(await this.#recorder.stop(), "recording.wav"));
     }
     try {
       await this.#recorder.start();
