@@ -8,10 +8,23 @@ from collections.abc import Iterator
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
-from deployments.logs import EXTRA_FIELDS, NoTexts, set_up, tell, told
+from deployments.logs import EXTRA_FIELDS, OURS, NoTexts, ToServe, set_up, tell, told
 from voice_core.errors import RequestError, SynthesisError
 
 SECRET = "the secret of the user"
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """What `set_up` changes is this process's, and other tests look at logs too."""
+    yield
+    for name in OURS:
+        logger = logging.getLogger(name)
+        logger.filters = [one for one in logger.filters if not isinstance(one, NoTexts)]
+        if any(isinstance(one, ToServe) for one in logger.handlers):
+            logger.handlers = [one for one in logger.handlers if not isinstance(one, ToServe)]
+            logger.propagate = True
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture
