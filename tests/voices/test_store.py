@@ -251,7 +251,7 @@ def test_a_record_that_cannot_be_read_is_told_of_once_and_can_be_deleted(
     for _ in range(3):
         fresh._listed_at = float("-inf")
         assert fresh.voices() == []
-    assert len(caplog.records) == 1
+    assert len(set(caplog.records)) == 1  # however many loggers pass it on: a service may have run in this process
     assert fresh.delete(voice.id)
     assert files(tmp_path) == []
 
