@@ -122,20 +122,16 @@ def _job(number: int, row: dict[str, Any], voice: str, format_name: str) -> Job:
         request["response_format"] = named or format_name
     line_id = str(row.get("id", f"{number:06}"))
     ending = ENDINGS.get(str(request["response_format"]), str(request["response_format"]))
-    name = output or f"{line_id}.{ending}"
+    field, name = ("output", output) if output else ("id", f"{line_id}.{ending}")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or path.name.startswith(".") or name.endswith("/") or "\0" in name:
-        raise LineError(f"{'output' if output else 'id'}: {name!r} is no file name inside the folder")
+        raise LineError(f"{field}: {name!r} is no file name inside the folder")
     try:
         longest_bytes = max(len(part.encode()) for part in path.parts)
     except UnicodeEncodeError as error:
-        raise LineError(
-            f"{'output' if output else 'id'}: {name!r} is no file name: half of a surrogate pair"
-        ) from error
+        raise LineError(f"{field}: {name!r} is no file name: half of a surrogate pair") from error
     if longest_bytes > LONGEST_NAME_BYTES:
-        raise LineError(
-            f"{'output' if output else 'id'}: a name has {longest_bytes} bytes, at most {LONGEST_NAME_BYTES} may be"
-        )
+        raise LineError(f"{field}: a name has {longest_bytes} bytes, at most {LONGEST_NAME_BYTES} may be")
     if path == PurePosixPath(ERRORS_FILE):
         raise LineError(f"output: {name!r} is where errors are written")
     return Job(number, line_id, request, str(path))

@@ -155,7 +155,7 @@ class Dub:
                 raise
             message = f"cues: cue {line.number}: {error.message.removeprefix('input: ')}"
             raise ApiError(error.status, message, "cues", error.code, error.headers) from error
-        except (RequestError, SynthesisError, RayTaskError) as error:
+        except (SynthesisError, RayTaskError) as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             if isinstance(cause, RequestError):  # it has no room in the decoder
                 if wanted.on_bad_segment != "keep":

@@ -24,7 +24,7 @@ PIECE_BYTES = 1024 * 1024  # that are copied in one go
 KEPT_BYTES = 32 * 1024 * 1024  # of a track in memory; what is larger waits in a file
 CEILING = 10 ** (CEILING_DBTP / 20)
 MOST_LOWERINGS = 6  # of the samples' ceiling; speech needs none or one, noise the most
-PEAK_TOLERANCE = 10 ** (0.1 / 20)
+PEAK_TOLERANCE = 10 ** (0.1 / 20)  # 0.1 dB above the ceiling are let pass
 MOST_LIMITED = 10 ** (6 / 20)  # by which the highest peaks may be lowered; a few dB on few peaks aren't heard
 
 
@@ -71,11 +71,12 @@ def _level(timeline: Timeline, target_lufs: float | None) -> Level:
     samples = sounding.samples
     samples *= np.float32(factor)  # in place: it is ours alone, and as large as all the speech of a film
     ceiling = CEILING
+    limited = Waveform(limit(samples, timeline.sample_rate, ceiling), timeline.sample_rate)
     for _ in range(MOST_LOWERINGS):
-        limited = Waveform(limit(samples, timeline.sample_rate, ceiling), timeline.sample_rate)
         if (peak := true_peak(limited)) <= CEILING * PEAK_TOLERANCE:
             break
         ceiling *= CEILING / peak  # the sound rises between its samples
+        limited = Waveform(limit(samples, timeline.sample_rate, ceiling), timeline.sample_rate)
     return Level(factor, ceiling, loudness_lufs(limited))
 
 

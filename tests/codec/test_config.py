@@ -57,6 +57,8 @@ def test_a_code_map_bounds_what_the_speaker_may_say() -> None:
         ("hop_length", 321),
         ("upsample_factors", [3]),
         ("upsample_factors", 3),
+        ("upsample_factors", [None]),
+        ("levels", ["4"]),
         ("upsample_kernel_sizes", [4]),
         ("rope_axis", "frequency"),
         ("frames_per_second", 75),

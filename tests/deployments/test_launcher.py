@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
 import signal
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from deployments import launcher
+from deployments import direct, launcher
 from deployments.__main__ import main
 from deployments.launcher import Address, CannotStart, _answers, check_keys, check_model, check_port, ready_message
 from deployments.speech_request import SpeechRequest
@@ -25,6 +29,43 @@ def test_a_port_in_use_is_refused_before_ray_starts() -> None:
         with pytest.raises(CannotStart, match="choose another --port"):
             check_port(Address("127.0.0.1", other.getsockname()[1]))
     check_port(Address("127.0.0.1", 0))
+    with pytest.raises(CannotStart, match=r"70000 \(no port\); choose another --port"):
+        check_port(Address("127.0.0.1", 70_000))
+
+
+def test_our_own_addresses_are_asked_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            opener = importlib.reload(direct).direct  # openers look for proxies when they are made
+            with opener.open(f"http://127.0.0.1:{server.server_port}/readyz", timeout=5) as answer:
+                assert answer.status == 200
+        finally:
+            server.shutdown()
+
+
+class Ready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_change_that_serve_cannot_take_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Client:
+        def deploy_apps(self, _: object) -> None:
+            raise ConnectionError("the controller starts anew")
+
+    monkeypatch.setattr(launcher, "_get_global_client", Client)
+    file = SimpleNamespace(lasting=(), schema=None)
+    monkeypatch.setattr(launcher, "read_config", lambda _: file)
+    launcher._change(Path("config.yaml"), file)  # type: ignore[arg-type]
+    assert "Not changed, try again: ConnectionError: the controller starts anew" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model", ["embedded", "Aratako/T5Gemma-TTS-2b-2b"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -12,8 +13,9 @@ from fake_crew import FACTS, FakeCrew, Reply, spoken
 from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from deployments import live
+from deployments import door, live
 from deployments.api import SpeechApi
+from deployments.errors import ApiError, overloaded
 from deployments.live import PATH
 from deployments.settings import Settings
 from voice_core.speech import Segment
@@ -186,7 +188,16 @@ def test_the_sentences_of_a_session_share_a_turn_at_the_decoder(client: TestClie
     assert len({spoken.request for spoken in crew.segments}) == 1
 
 
-def test_a_session_that_has_spoken_waits_for_room_although_nothing_of_it_is_under_way() -> None:
+def test_a_session_that_has_spoken_waits_for_room_although_nothing_of_it_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = threading.Event()
+
+    def noted(reason: str, retry_after_seconds: float) -> ApiError:
+        refused.set()
+        return overloaded(reason, retry_after_seconds)
+
+    monkeypatch.setattr(door, "overloaded", noted)
     api = SpeechApi(Settings().model_copy(update={"most_seconds_in_flight": 5}), FakeCrew())
     with TestClient(api.routes()).websocket_connect(PATH) as session:
         session.send_json(CONFIG)
@@ -195,7 +206,7 @@ def test_a_session_that_has_spoken_waits_for_room_although_nothing_of_it_is_unde
         assert segment(session)[0]["index"] == 0
         with api._door.take_on(5):
             say(session, "And here is more of it.\n")
-            time.sleep(0.2)
+            assert refused.wait(5)
         assert segment(session)[0]["index"] == 1
 
 
