@@ -85,7 +85,7 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
                 wait_for_ingress_deployment_creation=False,
                 wait_for_applications_running=False,
             )
-            _serve_until_asked(APPLICATION, address, start_timeout_seconds, began)
+            _serve_until_asked(APPLICATION, address, start_timeout_seconds, began, SimpleQueue(), lambda: None)
 
     return _exit_code(serve_settings)
 
@@ -99,6 +99,7 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
 
     def serve_file() -> None:
         began = time.monotonic()
+        asked = _changes_asked()
         file = read_config(path)
         address = Address(file.host, file.port, prefix=file.route_prefix)
         if ray_address == LOCAL:
@@ -109,9 +110,17 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
             client = _get_global_client()
             assert client is not None, "serve.start made it"
             client.deploy_apps(file.schema)
-            _serve_until_asked(file.application, address, start_timeout_seconds, began, partial(_change, path, file))
+            change = partial(_change, path, file)
+            _serve_until_asked(file.application, address, start_timeout_seconds, began, asked, change)
 
     return _exit_code(serve_file)
+
+
+def _changes_asked() -> SimpleQueue[None]:
+    """Keep every SIGUSR1 from now on: one that comes before the service is ready must not end it, nor be lost."""
+    asked: SimpleQueue[None] = SimpleQueue()
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: asked.put(None))
+    return asked
 
 
 def _change(path: Path, running: ConfigFile) -> None:
@@ -148,20 +157,17 @@ def _serve_until_asked(
     address: Address,
     start_timeout_seconds: float,
     began: float,
-    change: Callable[[], None] | None = None,
+    asked: SimpleQueue[None],
+    change: Callable[[], None],
 ) -> None:
-    """Tell when it is ready; `began` is when the start did, on time.monotonic's clock."""
-    asked: SimpleQueue[None] = SimpleQueue()  # a signal that comes while nobody waits is kept
-    if change is not None:
-        signal.signal(signal.SIGUSR1, lambda _number, _frame: asked.put(None))
+    """Tell when it is ready, then `change` whenever `asked`; `began` is when it started, on time.monotonic's clock."""
     _wait_until_ready(application, address, start_timeout_seconds)
     _say(f"Started in {time.monotonic() - began:.0f} s; how long the model took to load is in {address.url}/status.")
     _say(ready_message(address))
     try:
         while True:
             asked.get()  # signals that ask us to stop raise StopAsked
-            if change is not None:
-                change()
+            change()
     finally:
         _drain(application)
 

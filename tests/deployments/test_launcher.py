@@ -95,7 +95,7 @@ def test_a_file_of_keys_that_cant_be_read_is_refused_before_ray_starts(tmp_path:
 
 
 def test_a_change_asked_for_while_nobody_waits_for_it_is_made_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one is that comes between the ready message and the wait, or while another change is being made."""
+    """As one is that comes while the service starts, or while another change is being made."""
     changes = 0
 
     def change() -> None:
@@ -106,12 +106,14 @@ def test_a_change_asked_for_while_nobody_waits_for_it_is_made_later(monkeypatch:
             return
         raise launcher.StopAsked
 
-    monkeypatch.setattr(launcher, "_wait_until_ready", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr(launcher, "_wait_until_ready", lambda *_: None)
     monkeypatch.setattr(launcher, "_drain", lambda _: None)
     usual = signal.getsignal(signal.SIGUSR1)
     try:
+        asked = launcher._changes_asked()
+        os.kill(os.getpid(), signal.SIGUSR1)
         with pytest.raises(launcher.StopAsked):
-            launcher._serve_until_asked("voice", Address("127.0.0.1", 8000), 1, 0.0, change)
+            launcher._serve_until_asked("voice", Address("127.0.0.1", 8000), 1, 0.0, asked, change)
     finally:
         signal.signal(signal.SIGUSR1, usual)
     assert changes == 2
