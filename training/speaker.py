@@ -108,11 +108,15 @@ class Lesson:
     ) -> Lesson:
         """Return this lesson so many frames late from a place, of 0 .. len(codes) - 1, on, then in a hurry.
 
-        The code there is held; or, where the delay is to be `spread`, it and those after it are said twice.
+        The code there is held; or, where the delay is to be `spread`, it and those after it are said twice. Of equal
+        codes in a row it is the last one: the others are followed by themselves, and would teach to stay.
         What is left out to make up for it, at most the share `hurry` of what follows, are codes that are equal to those
         before, as long as there are any.
         """
-        held = torch.full((frames,), place) if not spread else torch.arange(place, len(self.codes))[:frames]
+        followed_by_another = self.codes != F.pad(self.codes[1:], (0, 1), value=IGNORED)
+        lasts = followed_by_another.nonzero().flatten()
+        lasts = lasts[lasts >= place]
+        held = lasts[:frames] if spread else lasts[:1].expand(frames)
         said_once = torch.arange(int(held[-1]) + 1)
         rest = torch.arange(len(said_once), len(self.codes))
         left_out = min(frames, int(hurry * len(rest)))

@@ -65,6 +65,17 @@ def test_while_a_code_is_held_what_comes_after_it_is_due(config: ModelConfig) ->
     assert held.tolist() == [*timely[:3].tolist(), *[timely[2].item()] * 3, *timely[3:5].tolist()]
 
 
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_delay_never_teaches_to_stay_where_a_code_is_repeated(config: ModelConfig, spread: bool) -> None:
+    spoken = replace(lesson(7), codes=torch.tensor([5, 6, 6, 6, 7, 8, 8]))
+    late = spoken.delayed(1, 2, torch.Generator().manual_seed(0), hurry=0, spread=spread)
+    batch = collate([late], config)
+    inputs = [5, 6, 6, 6, 6, 7, 7, 8, 8] if spread else [5, 6, 6, 6, 6, 6, 7, 8, 8]
+    targets = [6, 6, 6, 7, 7, 8, 8, 8, config.end_code] if spread else [6, 6, 6, 7, 7, 7, 8, 8, config.end_code]
+    assert batch.inputs[0].tolist() == [config.start_code, *inputs]
+    assert batch.targets[0].tolist() == [5, *targets]
+
+
 def test_speech_hurries_after_a_delay_and_leaves_out_repeated_codes_first(config: ModelConfig) -> None:
     codes = torch.tensor([4, 9, 5, 5, 6, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22])
     spoken, generator = replace(lesson(22), codes=codes), torch.Generator().manual_seed(0)
@@ -90,7 +101,8 @@ def test_a_spread_delay_says_many_codes_twice(config: ModelConfig) -> None:
 
 def test_delays_are_as_late_and_as_hurried_as_they_are_asked_to_be(config: ModelConfig) -> None:
     def made(delays: Delays) -> list[Batch]:
-        stream = batches([lesson(40)] * 400, config, torch.Generator().manual_seed(1), delays=delays)
+        spoken = replace(lesson(40), codes=torch.arange(40) % 7)
+        stream = batches([spoken] * 400, config, torch.Generator().manual_seed(1), delays=delays)
         return list(islice(stream, 12))
 
     def ends(batch: Batch) -> Tensor:
