@@ -217,6 +217,72 @@ def test_a_stream_whose_header_knows_no_length_is_read_to_its_end() -> None:
         assert read(bytes(stream)).seconds == 3.0
 
 
+def telling_too_little(container: str) -> bytes:
+    """Five seconds, of which the header tells the first two."""
+    file = bytearray(audio_file(hum(5.0), container=container))
+    if container == "FLAC":
+        first, *_ = file[FLAC_TOTAL_SAMPLES]
+        file[FLAC_TOTAL_SAMPLES] = bytes([first & 0xF0, *(2 * 16000).to_bytes(4)])
+    elif container == "AU":
+        file[8:12] = struct.pack(">I", 2 * 32000)
+    elif container == "AIFF":
+        at = file.index(b"SSND") + 4
+        file[at : at + 4] = struct.pack(">I", 2 * 32000 + 8)
+    else:
+        file[40:44] = struct.pack("<I", 2 * 32000)
+    return bytes(file)
+
+
+@pytest.mark.parametrize("container", ["FLAC", "WAV", "AIFF", "AU"])
+def test_a_file_that_goes_on_beyond_what_its_header_tells_is_refused(container: str) -> None:
+    with pytest.raises(RequestError, match="its header says"):
+        read(telling_too_little(container))
+
+
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "AU", "FLAC"])
+def test_two_files_in_one_are_refused(container: str) -> None:
+    two = audio_file(hum(2.0), container=container) + audio_file(hum(3.0), container=container)
+    with pytest.raises(RequestError, match=r"its header says|is not audio"):
+        read(two)
+
+
+@pytest.mark.parametrize("order", ["WAV", "AIFF"])
+def test_what_follows_the_samples_may_be_chunks_tags_and_padding(order: str) -> None:
+    file = audio_file(hum(2.0), container=order)
+    size = struct.pack("<I" if order == "WAV" else ">I", 6)
+    for rest in (b"LIST" + size + b"INFO12", b"id3 " + size + b"ID3\4\0\0", b"TAG" + bytes(125), bytes(7)):
+        assert read(file + rest).seconds == 2.0
+    assert read(file + b"LIST" + size + b"INFO12" + bytes(3) + b"TAG" + bytes(125)).seconds == 2.0
+
+
+def test_a_tag_before_a_file_hides_nothing_from_the_checks() -> None:
+    tag = b"ID3\4\0\0\0\0\1\0" + bytes(128)
+    for container in ("WAV", "FLAC"):
+        file = tag + audio_file(hum(5.0), container=container)
+        assert read(file).seconds == 5.0
+        with pytest.raises(RequestError, match=r"is cut short|is not audio"):
+            read(file[: len(file) // 2])
+
+
+def test_a_picture_in_an_mp3_is_not_taken_for_sound() -> None:
+    picture_bytes = 600_000
+    size = bytes(picture_bytes >> shift & 0x7F for shift in (21, 14, 7, 0))
+    tag = b"ID3\4\0\0" + size + bytes(picture_bytes)
+    assert read(tag + without_length(mp3())).seconds == pytest.approx(4.0, abs=0.1)
+
+
+def test_a_click_beside_a_quiet_voice_is_not_clipping() -> None:
+    for click in ([1.0], [1.0, 0.8, 0.5, 0.2]):
+        quiet = hum(4.0) * np.float32(0.09 / np.abs(hum(4.0)).max())
+        quiet[8000 : 8000 + len(click)] = click
+        assert read(audio_file(quiet)).seconds == 4.0
+
+
+def test_channels_that_cancel_each_other_out_are_told_from_silence() -> None:
+    with pytest.raises(RequestError, match="one is upside down"):
+        read(audio_file(np.stack([hum(), -hum()], axis=1)))
+
+
 @pytest.mark.parametrize("count_known", [True, False])
 def test_two_hours_of_silence_cost_no_memory(count_known: bool) -> None:
     bomb = bytearray(audio_file(np.zeros(16000 * 7200, dtype=np.float32), container="FLAC"))

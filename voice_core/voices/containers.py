@@ -1,4 +1,4 @@
-"""Tells whether an audio file is all there: libsndfile reads what is left of a cut one without a word."""
+"""Tells whether an audio file is all there, and no more: libsndfile reads what it finds without a word."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import NamedTuple
 # What libsndfile calls the containers that are taken: of each it can be told here, or by reading it, where it ends.
 WHOLE_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3"})
 
+HOLDS_MORE = "holds more than its header says, which would be left out; save it anew"
+FLAC = b"fLaC"
+FLAC_FRAMES_END = 26  # bytes; the last 36 bits before are the number of frames
+FLAC_MOST_FRAMES = 2**36 - 1
 SIZE_UNKNOWN = 0x7FFFF000  # and above, of 32 bits: written by programs that can't go back to the header
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a page
@@ -29,25 +33,36 @@ class Mp3Frame(NamedTuple):
 
 
 def why_not_whole(file: bytes) -> str | None:
-    """Return what is wrong with a file that ends before it should, or isn't one recording; None for any other."""
-    checks: dict[bytes, Callable[[bytes], str | None]] = {
-        b"RIFF": lambda file: _chunks_cut(file, "<"),
-        b"RIFX": lambda file: _chunks_cut(file, ">"),
-        b"FORM": lambda file: _smaller_than(file, _unless_unknown(_number(file, ">I", 4), 8)),
-        b"RF64": lambda file: _smaller_than(file, _number(file, "<Q", 20) + 8),
-        b".snd": lambda file: _smaller_than(file, _au_bytes(file, ">")),
-        b"dns.": lambda file: _smaller_than(file, _au_bytes(file, "<")),
-        b"caff": _caf_cut,
-        b"OggS": _ogg_cut,
-    }
-    if file.startswith(W64_RIFF):
-        return _smaller_than(file, _number(file, "<Q", 16))
-    check = checks.get(file[:4])
+    """Return what is wrong with a file that ends too early or goes on too long, or isn't one recording; else None."""
+    check = _check_of(file)
     return check(file) if check else None
 
 
+def without_leading_tags(file: bytes) -> bytes:
+    """Return a file without the ID3 tags that some programs put before any format; an mp3 keeps its own."""
+    position = 0
+    while tag_bytes := _tag_bytes(file, position):
+        position += tag_bytes
+    rest = file[position:]
+    return rest if rest.startswith(FLAC) or _check_of(rest) else file
+
+
+def told_flac_frames(file: bytes) -> int:
+    """Return how many frames the header of a flac promises; 0 if it is none, or doesn't know."""
+    if not file.startswith(FLAC) or len(file) < FLAC_FRAMES_END:
+        return 0
+    return int.from_bytes(file[FLAC_FRAMES_END - 5 : FLAC_FRAMES_END]) & FLAC_MOST_FRAMES
+
+
 def with_length_told(file: bytes) -> bytes:
-    """Return a WAV file whose header tells how much there is, where the program that wrote it left a zero."""
+    """Return a file whose header lets all of it be read.
+
+    A WAV's tells how much there is, where the program that wrote it left a zero. A FLAC's promises nothing any more:
+    what is beyond the promise would be left out without a word.
+    """
+    if told := told_flac_frames(file):
+        field = int.from_bytes(file[FLAC_FRAMES_END - 5 : FLAC_FRAMES_END]) - told
+        return file[: FLAC_FRAMES_END - 5] + field.to_bytes(5) + file[FLAC_FRAMES_END:]
     if file[:4] != b"RIFF":
         return file
     data = _data_chunk(file, "<")
@@ -83,6 +98,23 @@ def mp3_tells_its_length(file: bytes) -> bool:
     return any(mark in first for mark in (b"Xing", b"Info", b"VBRI"))
 
 
+def _check_of(file: bytes) -> Callable[[bytes], str | None] | None:
+    """Return what tells if a file of its kind is whole; None for kinds that tell it only while they are read."""
+    if file.startswith(W64_RIFF):
+        return lambda file: _smaller_than(file, _number(file, "<Q", 16))
+    checks: dict[bytes, Callable[[bytes], str | None]] = {
+        b"RIFF": lambda file: _riff_wrong(file, "<"),
+        b"RIFX": lambda file: _riff_wrong(file, ">"),
+        b"FORM": _form_wrong,
+        b"RF64": lambda file: _smaller_than(file, _number(file, "<Q", 20) + 8),
+        b".snd": lambda file: _au_wrong(file, ">"),
+        b"dns.": lambda file: _au_wrong(file, "<"),
+        b"caff": _caf_wrong,
+        b"OggS": _ogg_wrong,
+    }
+    return checks.get(file[:4])
+
+
 def _smaller_than(file: bytes, declared_bytes: int) -> str | None:
     return "is cut short: the file is smaller than its header says" if len(file) < declared_bytes else None
 
@@ -100,41 +132,80 @@ def _unless_unknown(size: int, header_bytes: int) -> int:
 
 
 def _data_chunk(file: bytes, order: str) -> int | None:
-    """Return where the chunk with the samples begins."""
+    return _chunk(file, b"data", order)
+
+
+def _chunk(file: bytes, name: bytes, order: str) -> int | None:
+    """Return where the first chunk of a name begins."""
     position = 12
     while position + 8 <= len(file):
-        if file[position : position + 4] == b"data":
+        if file[position : position + 4] == name:
             return position
         size = _number(file, f"{order}I", position + 4)
         position += 8 + size + size % 2
     return None
 
 
-def _chunks_cut(file: bytes, order: str) -> str | None:
+def _riff_wrong(file: bytes, order: str) -> str | None:
     declared = _unless_unknown(_number(file, f"{order}I", 4), 8)
     if file[8:12] != b"WAVE":
         return None  # something else, or nothing
     data = _data_chunk(file, order)
-    if data is not None:
-        declared = max(declared, _unless_unknown(_number(file, f"{order}I", data + 4), data + 8))
+    if data is None:
+        return _smaller_than(file, declared)
+    size = _number(file, f"{order}I", data + 4)
+    end = _unless_unknown(size, data + 8)
+    if (reason := _smaller_than(file, max(declared, end))) is not None:
+        return reason
+    return _more_than_chunks(file, end, order) if size and end else None  # an unknown size goes up to the end
+
+
+def _form_wrong(file: bytes) -> str | None:
+    if (reason := _smaller_than(file, _unless_unknown(_number(file, ">I", 4), 8))) is not None:
+        return reason
+    sound = _chunk(file, b"SSND", ">")
+    if file[8:12] not in (b"AIFF", b"AIFC") or sound is None:
+        return None
+    end = _unless_unknown(_number(file, ">I", sound + 4), sound + 8)
+    return _more_than_chunks(file, end, ">") if end else None
+
+
+def _more_than_chunks(file: bytes, position: int, order: str) -> str | None:
+    """Refuse what follows the chunk with the samples if it is no chunk, tag or padding: samples, most likely."""
+    end = len(file.rstrip(b"\0"))
+    while position < end:
+        if file[position] == 0:  # after a chunk of odd size, which not every program pads
+            position += 1
+        elif tag_bytes := _tag_bytes(file, position):
+            position += tag_bytes
+        else:
+            name, size = file[position : position + 4], _number(file, f"{order}I", position + 4)
+            if not all(0x20 <= byte < 0x7F for byte in name) or size > len(file) - position - 8:
+                return HOLDS_MORE
+            position += 8 + size
+    return None
+
+
+def _au_wrong(file: bytes, order: str) -> str | None:
+    declared = _unless_unknown(_number(file, f"{order}I", 8), _number(file, f"{order}I", 4))
+    if declared and any(file[declared:]):
+        return HOLDS_MORE
     return _smaller_than(file, declared)
 
 
-def _au_bytes(file: bytes, order: str) -> int:
-    return _unless_unknown(_number(file, f"{order}I", 8), _number(file, f"{order}I", 4))
-
-
-def _caf_cut(file: bytes) -> str | None:
+def _caf_wrong(file: bytes) -> str | None:
     position = 8
     while position < len(file):
         size = _number(file, ">q", position + 4)
-        if size < 0:  # unknown: up to the end of the file
+        if size == -1 and file.startswith(b"data", position):  # unknown: up to the end of the file
             return None
+        if size < 0:
+            return HOLDS_MORE
         position += 12 + size
     return _smaller_than(file, position)
 
 
-def _ogg_cut(file: bytes) -> str | None:
+def _ogg_wrong(file: bytes) -> str | None:
     """An Ogg stream says on its last page that it is the last."""
     position, flags, streams = 0, 0, 0
     while position < len(file):

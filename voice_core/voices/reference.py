@@ -21,8 +21,10 @@ from voice_core.voices.containers import (
     WHOLE_FORMATS,
     mp3_samples,
     mp3_tells_its_length,
+    told_flac_frames,
     why_not_whole,
     with_length_told,
+    without_leading_tags,
 )
 
 LOWEST_RATE, HIGHEST_RATE = 8000, 96_000  # Hz; a telephone, and the finest that studios deliver
@@ -35,6 +37,7 @@ SILENT_PEAK = 10 ** (-50 / 20)  # of full scale; a voice in the noise of its rec
 AT_EXTREME = 0.999  # of the peak
 AUDIBLE = 0.1  # of the peak; pauses say nothing about clipping
 MOST_AT_EXTREME = 0.1  # of the audible samples
+LEAST_AUDIBLE_SECONDS = 0.1  # less of it is a click, beside which the voice is quiet
 # An encoder of mp3 adds silence at both ends, which decoders take away: up to 3 frames.
 MOST_MP3_PADDING_SAMPLES = 3 * 1152
 LEAST_UNKNOWN_FRAMES = 2**36 - 1  # as many as a flac can have; a header that promises so many knows nothing
@@ -56,11 +59,12 @@ def read_reference(file: bytes, limits: ReferenceLimits, *, field: str) -> Wavef
     """
     if not file:
         raise RequestError(field, "is empty")
+    file = without_leading_tags(file)
     if (reason := why_not_whole(file)) is not None:
         raise RequestError(field, reason)
     try:
         with _Stream(io.BytesIO(with_length_told(file))) as sound:
-            _check_header(sound, limits, field)
+            _check_header(file, sound, limits, field)
             frames = _read_frames(sound, limits, field)  # [N, C]
             _check_all_was_read(file, sound, len(frames), field)
     except soundfile.LibsndfileError as error:
@@ -76,7 +80,7 @@ def content_hash(waveform: Waveform) -> str:
     return digest.hexdigest()
 
 
-def _check_header(sound: soundfile.SoundFile, limits: ReferenceLimits, field: str) -> None:
+def _check_header(file: bytes, sound: soundfile.SoundFile, limits: ReferenceLimits, field: str) -> None:
     """Refuse by the header alone what would cost memory or time to decode."""
     if sound.format not in WHOLE_FORMATS:
         raise RequestError(field, f"is a {sound.format} file, and nobody could tell if it is all there; {KNOWN}")
@@ -84,9 +88,18 @@ def _check_header(sound: soundfile.SoundFile, limits: ReferenceLimits, field: st
         raise RequestError(field, f"has {sound.samplerate} samples a second; {LOWEST_RATE} to {HIGHEST_RATE} are read")
     if sound.channels > MOST_CHANNELS:
         raise RequestError(field, f"has {sound.channels} channels; mono and stereo are read")
-    seconds = sound.frames / sound.samplerate
-    if seconds > limits.longest_seconds and sound.frames < LEAST_UNKNOWN_FRAMES:
+    if _told_frames(file, sound) > limits.longest_seconds * sound.samplerate:
         raise _too_long(limits, field)
+
+
+def _told_frames(file: bytes, sound: soundfile.SoundFile) -> int:
+    """Return how many frames the file's header promises, 0 if it doesn't say."""
+    if sound.format == "FLAC":
+        return told_flac_frames(file)
+    if sound.format == "MP3" and not mp3_tells_its_length(file):
+        return 0  # it was guessed from the file's size, tags included
+    frames: int = sound.frames
+    return frames if frames < LEAST_UNKNOWN_FRAMES else 0
 
 
 def _read_frames(sound: soundfile.SoundFile, limits: ReferenceLimits, field: str) -> NDArray[np.float32]:
@@ -104,10 +117,12 @@ def _read_frames(sound: soundfile.SoundFile, limits: ReferenceLimits, field: str
 
 
 def _check_all_was_read(file: bytes, sound: soundfile.SoundFile, frames: int, field: str) -> None:
-    """Refuse a file that holds less than its header says, or more: then only its beginning was read."""
-    exact = sound.format != "MP3" or mp3_tells_its_length(file)  # else it was guessed from the file's size
-    if exact and frames < sound.frames < LEAST_UNKNOWN_FRAMES:
-        raise RequestError(field, f"is cut short: {frames} of {sound.frames} samples are there")
+    """Refuse a file that holds less than its header says, or more."""
+    told_frames = _told_frames(file, sound)
+    if frames < told_frames:
+        raise RequestError(field, f"is cut short: {frames} of {told_frames} samples are there")
+    if sound.format == "FLAC" and 0 < told_frames < frames:
+        raise RequestError(field, f"holds {frames} samples, but its header says {told_frames}; save it anew")
     if sound.format != "MP3":
         return
     samples = mp3_samples(file)
@@ -127,9 +142,11 @@ def _checked(frames: NDArray[np.float32], sample_rate: int, limits: ReferenceLim
         raise RequestError(field, "holds samples that aren't finite numbers")
     samples = frames.mean(axis=1, dtype=np.float32)  # [N]
     peak = float(np.abs(samples).max())
+    if peak < SILENT_PEAK <= float(np.abs(frames).max()):
+        raise RequestError(field, "has two channels that cancel each other out: one is upside down; send one of them")
     if peak < SILENT_PEAK:
         raise RequestError(field, f"is silent: nothing in it is louder than {SILENT_PEAK:.1%} of full scale")
-    if (share := _share_at_extreme(samples, peak)) > MOST_AT_EXTREME:
+    if (share := _share_at_extreme(samples, peak, round(LEAST_AUDIBLE_SECONDS * sample_rate))) > MOST_AT_EXTREME:
         raise RequestError(field, f"is clipped beyond use: {share:.0%} of what is audible stands at its extremes")
     scaled = Waveform(samples / np.float32(max(1.0, peak)), sample_rate)  # float files may exceed full scale
     kept = pcm16(resample(scaled, flac_rate(sample_rate)))
@@ -141,9 +158,11 @@ def flac_rate(sample_rate: int) -> int:
     return sample_rate if sample_rate <= HIGHEST_EXACT_FLAC_RATE else sample_rate // 10 * 10
 
 
-def _share_at_extreme(samples: NDArray[np.float32], peak: float) -> float:
+def _share_at_extreme(samples: NDArray[np.float32], peak: float, least_samples: int) -> float:
+    """Return the share of the audible samples that stand at the extremes; 0 if so few are that it was only a click."""
     magnitudes = np.abs(samples)
-    return float(np.mean(magnitudes[magnitudes >= AUDIBLE * peak] >= AT_EXTREME * peak))
+    audible = magnitudes[magnitudes >= AUDIBLE * peak]
+    return float(np.mean(audible >= AT_EXTREME * peak)) if len(audible) >= least_samples else 0.0
 
 
 def _too_long(limits: ReferenceLimits, field: str) -> RequestError:
