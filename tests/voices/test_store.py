@@ -256,6 +256,31 @@ def test_a_record_that_cannot_be_read_is_told_of_once_and_can_be_deleted(
     assert files(tmp_path) == []
 
 
+def test_a_record_that_was_being_copied_is_read_again_after_an_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = create(VoiceStore(str(tmp_path)))
+    record = tmp_path / "records" / f"{voice.id}.json"
+    whole = record.read_text()
+    record.write_text(whole[:20])
+    store = VoiceStore(str(tmp_path))
+    assert store.voices() == []
+    record.write_text(whole)
+    store._listed_at = store._swept_at = time.monotonic() - store_module.SWEEP_SECONDS - 1
+    assert store.voices() == [voice]
+
+
+def test_a_record_that_the_place_does_not_give_hides_no_other_voice(tmp_path: Path) -> None:
+    voice = create(VoiceStore(str(tmp_path)))
+    lost = f"voice_{'0' * 32}"
+    (tmp_path / "records" / f"{lost}.json").mkdir()
+    store = VoiceStore(str(tmp_path))
+    assert store.find("Ann") == voice
+    for unknown in (lost, "Bob"):
+        with pytest.raises(OSError, match="the records of 1 voices can't be read"):
+            store.find(unknown)
+
+
 def test_a_record_of_a_newer_version_is_read(tmp_path: Path) -> None:
     voice = create(VoiceStore(str(tmp_path)))
     record = tmp_path / "records" / f"{voice.id}.json"

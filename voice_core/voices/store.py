@@ -80,7 +80,8 @@ class VoiceStore:
     def __init__(self, place: str) -> None:
         self._files, self._root = url_to_fs(place, use_listings_cache=False)
         self._voices: dict[str, Voice] = {}  # by id, as far as read
-        self._unreadable: set[str] = set()  # ids of records that hold no voice; they never change
+        self._unreadable: set[str] = set()  # ids of records that hold no voice; they are read again once an hour
+        self._unread: set[str] = set()  # ids of records that could not be read when they were last listed
         self._deleted: set[str] = set()  # ids; a listing that began before must not bring them back
         self._listed_at = float("-inf")  # monotonic seconds, when the last listing began
         self._swept_at = float("-inf")  # monotonic seconds
@@ -122,12 +123,15 @@ class VoiceStore:
     def find(self, id_or_name: str) -> Voice | None:
         """Return the voice of that id, or the newest of that name.
 
-        What isn't known is looked for again if the last listing is older than `MISS_SECONDS`.
+        What isn't known is looked for again if the last listing is older than `MISS_SECONDS`. Raises OSError if it may
+        be one whose record can't be read.
         """
         found = _among(self.voices(), id_or_name)
         if found is None:
             self._list(MISS_SECONDS)
             found = _among(self.voices(), id_or_name)
+        if found is None and self._unread:
+            raise OSError(f"the records of {len(self._unread)} voices can't be read; {id_or_name!r} may be one of them")
         return found
 
     def audio(self, voice: Voice) -> bytes:
@@ -172,14 +176,17 @@ class VoiceStore:
                 known = set(self._voices)
             files = self._listed(f"{self._root}/records")
             there = {id_ for id_ in _named(files, ".json") if _VOICE_ID.fullmatch(id_)} - _named(files, ".deleted")
-            self._unreadable &= there
+            hour_passed = began - self._swept_at > SWEEP_SECONDS
+            # One that was being copied here when it was read is whole after an hour.
+            self._unreadable = set() if hour_passed else self._unreadable & there
+            self._unread.clear()
             new = self._read_records(there - known - self._unreadable)
             with self._lock:
                 for gone in known - there:  # and not who was created meanwhile
                     self._voices.pop(gone, None)
                 self._voices |= {voice.id: voice for voice in new if voice.id not in self._deleted}
             self._listed_at = began
-            if began - self._swept_at > SWEEP_SECONDS or _named(files, ".deleted"):
+            if hour_passed or _named(files, ".deleted"):
                 self._swept_at = began
                 self._sweep(files)
 
@@ -200,6 +207,10 @@ class VoiceStore:
         try:
             content: bytes = self._files.cat_file(self._record(voice_id))
         except FileNotFoundError:  # deleted meanwhile
+            return None
+        except OSError as error:  # the others must stay known
+            self._unread.add(voice_id)
+            logger.warning("The record of %s can't be read: %s", voice_id, error)
             return None
         try:
             return _parsed(content, voice_id)
@@ -269,15 +280,18 @@ class VoiceStore:
         self._files.makedirs(f"{self._root}/records", exist_ok=True)
         self._write(f"{record}.part", json.dumps(asdict(voice)).encode())
         self._files.mv(f"{record}.part", record)
+        self._keep_names(f"{self._root}/records")
 
     def _write_object(self, voice_id: str, content: bytes) -> str:
         name = hashlib.sha256(content).hexdigest()
         self._files.makedirs(self._objects(voice_id), exist_ok=True)
         self._write(f"{self._objects(voice_id)}/{name}", content)
+        self._keep_names(self._objects(voice_id))
+        self._keep_names(f"{self._root}/objects")
         return name
 
     def _write(self, path: str, content: bytes) -> None:
-        """Write a file that is still there after a power cut."""
+        """Write a file whose content is still there after a power cut."""
         if not isinstance(self._files, LocalFileSystem):
             self._files.pipe_file(path, content)
             return
@@ -285,6 +299,16 @@ class VoiceStore:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+
+    def _keep_names(self, folder: str) -> None:
+        """Let the names in a folder outlast a power cut, too: on disks they are written apart from the content."""
+        if not isinstance(self._files, LocalFileSystem):
+            return
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
     def _read_object(self, voice: Voice, name: str) -> bytes:
         try:
