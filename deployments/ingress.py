@@ -55,9 +55,9 @@ class ServeCrew:
     def learn(self, file: bytes, field: str) -> PendingReply[LearnedReference]:
         return cast(PendingReply[LearnedReference], self._voice_encoder.learn.remote(file, field))
 
-    def transcribe(self, audio: bytes, language: str | None) -> PendingReply[str]:
+    def transcribe(self, audio: bytes, language: str | None, field: str) -> PendingReply[str]:
         assert self._transcriber is not None, "asked only where the settings name a Whisper"
-        return cast(PendingReply[str], self._transcriber.transcribe.remote(audio, language))
+        return cast(PendingReply[str], self._transcriber.transcribe.remote(audio, language, field))
 
     async def forget(self, recording_hash: str) -> None:
         try:

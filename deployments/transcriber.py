@@ -28,11 +28,11 @@ class Transcriber:
         self._whisper: Whisper | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="whisper")
 
-    async def transcribe(self, audio: bytes, language: str | None) -> str:
-        """Return what is said in a recording that the encoder has taken."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transcribe, audio, language)
+    async def transcribe(self, audio: bytes, language: str | None, field: str) -> str:
+        """Return what is said in a recording that the encoder has taken; the request's `field` could have told it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transcribe, audio, language, field)
 
-    def _transcribe(self, audio: bytes, language: str | None) -> str:
+    def _transcribe(self, audio: bytes, language: str | None, field: str) -> str:
         from voice_core.voices.reference import read_reference
         from voice_core.voices.transcriber import Transcriber as Whisper
 
@@ -40,4 +40,4 @@ class Transcriber:
             assert self._settings.whisper_model is not None, "this deployment is made only where there is a Whisper"
             self._whisper = Whisper(self._settings.whisper_model, "cuda" if ray.get_gpu_ids() else "cpu")
         recording = read_reference(audio, self._settings.reference_limits, field="audio")
-        return self._whisper.transcribe(recording, language)
+        return self._whisper.transcribe(recording, language, field=field)

@@ -70,6 +70,13 @@ def test_a_language_that_it_does_not_know_is_refused(transcriber: Transcriber) -
     assert refusal.value.field == "language"
 
 
+def test_a_transcript_without_its_end_is_not_given(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcriber._model.generation_config, "exponential_decay_length_penalty", None)
+    with pytest.raises(RequestError, match="more than the transcriber's 252 tokens") as refusal:
+        transcriber.transcribe(TWO_SECONDS, "en", field="reference_text")
+    assert refusal.value.field == "reference_text"
+
+
 def test_what_is_no_whisper_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="is no Whisper checkpoint"):

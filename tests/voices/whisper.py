@@ -56,6 +56,7 @@ def save_toy_whisper(directory: Path) -> Path:
         pad_token_id=end,
         decoder_start_token_id=ids["<|startoftranscript|>"],
         max_length=256,
+        exponential_decay_length_penalty=(20, 2.0),  # it ends after a while, as a real one does
     )
     model.save_pretrained(directory)
     return directory

@@ -13,7 +13,7 @@ from voice_core.errors import CheckpointError, RequestError
 from voice_core.hub import checkpoint_directory
 
 WINDOW_SECONDS = 30.0  # what Whisper hears at once; no reference is longer
-MOST_TOKENS = 224  # of a transcript: half of Whisper's window, which is made for 30 s of fast speech
+MOST_START_TOKENS = 4  # start, language, task, no timestamps
 
 
 class Transcriber:
@@ -29,20 +29,30 @@ class Transcriber:
         self._model.to(self._device).eval()
 
     @torch.inference_mode()
-    def transcribe(self, recording: Waveform, language: str | None = None) -> str:
+    def transcribe(self, recording: Waveform, language: str | None = None, *, field: str = "transcript") -> str:
         """Return what is said, in one line; `language` is a tag such as ``en`` or ``ja-JP``, detected if None.
 
-        Raises RequestError for a language that the checkpoint doesn't know.
+        Raises RequestError for a language that the checkpoint doesn't know, and for `field`, where a transcript could
+        have been given, if its window of tokens can't hold all that is said.
         """
         assert recording.seconds <= WINDOW_SECONDS, f"{recording.seconds} s"
         heard = resample(recording, self._extract.sampling_rate)
         features = self._extract(heard.samples, sampling_rate=heard.sample_rate, return_tensors="pt")
-        options: dict[str, Any] = {"max_new_tokens": MOST_TOKENS}
+        options: dict[str, Any] = {"max_new_tokens": self._most_tokens}
         if self._model.generation_config.is_multilingual:  # the others know neither tasks nor languages
             options |= {"task": "transcribe", "language": self._known_language(language)}
         tokens = self._model.generate(features["input_features"].to(self._device), **options)  # [1, tokens]
+        if len(tokens[0]) >= self._most_tokens:
+            raise RequestError(
+                field, f"is needed here: it takes more than the transcriber's {self._most_tokens} tokens"
+            )
         text: str = self._tokenizer.decode(tokens[0], skip_special_tokens=True)
         return " ".join(text.split())
+
+    @property
+    def _most_tokens(self) -> int:
+        """Return how many tokens a transcript may have: 30 s of Hindi or of fast Japanese take some hundred."""
+        return int(self._model.config.max_target_positions) - MOST_START_TOKENS
 
     def _known_language(self, tag: str | None) -> str | None:
         if tag is None:
