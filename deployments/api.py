@@ -30,7 +30,7 @@ from deployments.house import House, Housemates
 from deployments.live import LiveApi
 from deployments.page_routes import page_routes
 from deployments.reception import Reception
-from deployments.script import Script, check_work, write_script
+from deployments.script import Script, written
 from deployments.segment_cache import open_cache
 from deployments.settings import Settings
 from deployments.shapes import Alive, ModelList, ModelObject, Ready
@@ -80,7 +80,7 @@ class SpeechApi:
         self._house = House(crew, largest_share=settings.largest_share)
         self._desk = VoiceDesk(settings, crew)
         self._speaker = Speaker(crew.speak, open_cache(settings.segment_cache, settings.segment_cache_bytes))
-        self._live = LiveApi(settings, self._door, self._house, self._speaker, self._script)
+        self._live = LiveApi(settings, self._desk, self._door, self._house, self._speaker)
         self._voices = VoicesApi(settings, self._desk, self._door, self._house)
         self._dubs = DubApi(settings, self._desk, self._door, self._house, self._speaker)
         self._docs = Docs(settings)
@@ -144,9 +144,7 @@ class SpeechApi:
         facts = await self._house.facts()
         self._door.has_rows(self._house.rows)
         prompt = await self._desk.prompt(wanted, facts)
-        script = await asyncio.to_thread(write_script, wanted, facts, prompt)
-        check_work(wanted, script, self._settings.longest_speech_seconds)
-        return script, facts
+        return await written(wanted, facts, prompt, self._settings.longest_speech_seconds), facts
 
     async def _speech_request(self, request: Request) -> SpeechRequest:
         """Read JSON or a form; with a recording in it, that takes a moment and isn't for the event loop."""

@@ -15,15 +15,16 @@ from deployments.door import Door, Work
 from deployments.errors import ApiError, api_error
 from deployments.house import House
 from deployments.ignored import ignored_by_model
-from deployments.script import Script
+from deployments.script import written
 from deployments.settings import Settings
 from deployments.speaking import Speaker, Utterance, came, work_seconds
 from deployments.speech_request import SpeechRequest
 from deployments.spoken_request import check_unicode, json_object
 from deployments.streaming import Recording
 from deployments.visit import current_visit
+from deployments.voice_desk import VoiceDesk
 from voice_core.errors import RequestError
-from voice_core.speech import DEFAULT_VOICE, MAX_SEED, ModelFacts, Segment
+from voice_core.speech import DEFAULT_VOICE, MAX_SEED, ModelFacts, Segment, VoicePrompt
 from voice_core.text import complete_length, detect_language, has_words, parse_language
 
 PATH = "/v1/audio/speech/stream"
@@ -35,19 +36,18 @@ USUAL = {"model": "voice", "voice": DEFAULT_VOICE, "response_format": "pcm"}
 BAD_REQUEST, OUR_FAULT, COME_LATER = 1008, 1011, 1013  # close codes of RFC 6455 and of IANA's list
 
 Utterances = asyncio.Task[list[Utterance]]  # of one segment
-WriteScript = Callable[[SpeechRequest], Awaitable[tuple[Script, ModelFacts]]]
+SessionVoice = Callable[[ModelFacts], Awaitable[VoicePrompt | None]]  # what the decoder is to imitate
 
 
 class LiveApi:
     """Serves sessions, one a connection."""
 
-    def __init__(self, settings: Settings, door: Door, house: House, speaker: Speaker, script: WriteScript) -> None:
-        """`script` plans the speech of one piece of text, and refuses one of too much work."""
+    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door, house: House, speaker: Speaker) -> None:
         self._settings = settings
+        self._desk = desk
         self._door = door
         self._house = house
         self._speaker = speaker
-        self._script = script
 
     async def session(self, websocket: WebSocket) -> None:
         """Speak to one client until it says that it is done, or leaves."""
@@ -65,13 +65,33 @@ class LiveApi:
         wanted = _configured(await _message(websocket), self._settings)
         current_visit().end_after(wanted.timeout_seconds)
         facts = await self._house.facts()
-        session = Session(websocket, wanted, facts, self)
+        voice = await self._voice(wanted, facts)
+        session = Session(websocket, wanted, voice, facts, self)
         await session.run()
 
-    async def plan(self, wanted: SpeechRequest, seed: int, text: str, first_index: int, group: str) -> list[Segment]:
+    async def _voice(self, wanted: SpeechRequest, facts: ModelFacts) -> SessionVoice:
+        """Return the voice of a session: a name means one voice throughout, a recording is learned once."""
+        if wanted.reference_audio is None:
+            voice_id = await self._desk.id_of(wanted.voice, facts)
+            return lambda now: self._desk.prompt_of(voice_id, now)
+        learned: dict[str, VoicePrompt | None] = {}  # by the codec; it is another one when the model was changed
+
+        async def prompt(now: ModelFacts) -> VoicePrompt | None:
+            if now.code_fingerprint not in learned:
+                learned[now.code_fingerprint] = await self._desk.prompt(wanted, now)
+            return learned[now.code_fingerprint]
+
+        await prompt(facts)
+        return prompt
+
+    async def plan(
+        self, wanted: SpeechRequest, voice: SessionVoice, seed: int, text: str, first_index: int, group: str
+    ) -> list[Segment]:
         """Return the segments of the next piece of text, numbered on, as rows of one group at the decoder."""
         piece = wanted.model_copy(update={"input": text, "seed": seed})
-        script, _ = await self._script(piece)
+        facts = await self._house.facts()
+        self._door.has_rows(self._house.rows)
+        script = await written(piece, facts, await voice(facts), self._settings.longest_speech_seconds)
         return [replace(one, index=first_index + one.index, request=group) for one in script.segments]
 
     def check_waiting(self, seconds: float) -> None:
@@ -118,9 +138,12 @@ class LiveApi:
 class Session:
     """One client's text on its way in, and its speech on its way out."""
 
-    def __init__(self, websocket: WebSocket, wanted: SpeechRequest, facts: ModelFacts, api: LiveApi) -> None:
+    def __init__(
+        self, websocket: WebSocket, wanted: SpeechRequest, voice: SessionVoice, facts: ModelFacts, api: LiveApi
+    ) -> None:
         self._websocket = websocket
         self._wanted = wanted
+        self._voice = voice
         self._facts = facts
         self._api = api
         self._seed = secrets.randbelow(MAX_SEED + 1) if wanted.seed is None else wanted.seed
@@ -211,7 +234,7 @@ class Session:
         if not has_words(text):
             return
         self._text = self._text[length_characters:]
-        segments = await self._api.plan(self._wanted, self._seed, text, self._segments, self._group)
+        segments = await self._api.plan(self._wanted, self._voice, self._seed, text, self._segments, self._group)
         waiting = sum(self._under_way.values()) + sum(map(work_seconds, segments))
         self._api.check_waiting(waiting * self._wanted.best_of)
         for segment in segments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from dataclasses import dataclass, replace
 
@@ -88,6 +89,15 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
     )
     warnings = (*ignored_by_model(wanted, facts), *ignored_in_text(wanted, segments))
     return Script(segments, seeds, planned.language, wanted.inter_segment_silence, wanted.best_of, warnings)
+
+
+async def written(
+    wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt | None, longest_speech_seconds: float
+) -> Script:
+    """Return the script of a request that isn't too much work; RequestError for one that is."""
+    script = await asyncio.to_thread(write_script, wanted, facts, prompt)
+    check_work(wanted, script, longest_speech_seconds)
+    return script
 
 
 def check_work(wanted: SpeechRequest, script: Script, longest_speech_seconds: float) -> None:

@@ -37,9 +37,10 @@ class VoicesApi:
         with self._door.let_in():
             form = await read_form(request, largest_bytes=self._settings.largest_upload_bytes)
             wanted = VoiceRequest.from_form(form)
-            if (await self._house.facts()).built_in_voice(wanted.name) is not None:
+            facts = await self._house.facts()
+            if facts.built_in_voice(wanted.name) is not None:
                 raise RequestError("name", f"{wanted.name!r} is the name of a voice that comes with the model")
-            voice = await self._desk.create(wanted)
+            voice = await self._desk.create(wanted, facts)
         return JSONResponse(_described(voice))
 
     async def voices(self, request: Request) -> Response:

@@ -71,6 +71,7 @@ class FakeCrew:
         self.replicas = Running(1, 1)
         self.silent_segments: tuple[int, ...] = ()
         self.learned = 0
+        self.code_fingerprint = FACTS.code_fingerprint  # of the codec that the encoder has loaded
         self.transcript = "Words that were heard."
         self.transcribed: list[str | None] = []
         self.forgotten: list[str] = []
@@ -98,9 +99,9 @@ class FakeCrew:
         self.learned += 1
         key = content_hash(recording)
         codes = (int(key[:2], 16),) * round(recording.seconds * FACTS.frames_per_second)
-        return Reply(LearnedReference(codes, FACTS.code_fingerprint, recording.seconds, key, encode(recording, "flac")))
+        return Reply(LearnedReference(codes, self.code_fingerprint, recording.seconds, key, encode(recording, "flac")))
 
-    def transcribe(self, audio: bytes, language: str | None) -> Reply:
+    def transcribe(self, audio: bytes, language: str | None, field: str) -> Reply:
         self.transcribed.append(language)
         return Reply(self.transcript)
 

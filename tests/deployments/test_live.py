@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ from deployments.api import SpeechApi
 from deployments.errors import ApiError, overloaded
 from deployments.live import PATH
 from deployments.settings import Settings
+from tests.voices.recordings import audio_file, hum
 from voice_core.speech import Segment
+from voice_core.voices.store import FRESH_SECONDS, VoiceDraft, VoiceStore
 
 CONFIG = {"type": "session.config", "seed": 5, "response_format": "wav"}
 
@@ -297,6 +301,56 @@ def test_a_message_that_can_not_be_read_ends_the_session_with_its_reason(client:
         session.receive_json()
         session.send_text(message)
         assert error(session)["type"] == "invalid_request_error"
+
+
+def spoken_in(session: WebSocketTestSession, sentence: str) -> None:
+    say(session, f"{sentence} And")
+    segment(session)
+    session.send_json({"type": "input.cancel"})
+    assert session.receive_json()["type"] == "input.cancelled"
+
+
+def test_a_recording_is_learned_and_heard_once_a_session(crew: FakeCrew, tmp_path: Path) -> None:
+    client = TestClient(SpeechApi(Settings(voices=str(tmp_path), whisper_model="whisper"), crew).routes())
+    recording = base64.b64encode(audio_file(hum())).decode()
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG | {"reference_audio": recording})
+        session.receive_json()
+        for sentence in ("One is here.", "Two is here."):
+            spoken_in(session, sentence)
+    assert (crew.learned, len(crew.transcribed)) == (1, 1)
+    first, second = crew.segments
+    assert first.prompt is not None
+    assert first.prompt == second.prompt
+
+
+def test_a_name_means_one_voice_throughout_a_session(crew: FakeCrew, tmp_path: Path) -> None:
+    store = VoiceStore(str(tmp_path))
+
+    def ann(code: int) -> None:
+        known = {"transcript": "Hello.", "consent": "I agree.", "recording_hash": "", "code_fingerprint": "codec"}
+        store.create(VoiceDraft(name="Ann", seconds=2.0, **known), b"flac", (code,) * 100)
+
+    ann(1)
+    client = TestClient(SpeechApi(Settings(voices=str(tmp_path)), crew).routes())
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG | {"voice": "Ann"})
+        session.receive_json()
+        spoken_in(session, "One is here.")
+        ann(2)
+        time.sleep(FRESH_SECONDS)
+        spoken_in(session, "Two is here.")
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG | {"voice": "Ann"})
+        session.receive_json()
+        spoken_in(session, "Three is here.")
+    assert [one.prompt and one.prompt.codes[0] for one in crew.segments] == [1, 1, 2]
+
+
+def test_a_voice_that_is_not_there_is_refused_before_a_word_is_sent(client: TestClient) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG | {"voice": "nobody"})
+        assert error(session)["param"] == "voice"
 
 
 def test_a_segment_that_stays_bad_ends_the_session_with_its_reason(client: TestClient, crew: FakeCrew) -> None:

@@ -28,7 +28,7 @@ from deployments.voice_encoder import VoiceEncoder
 from tests.voices.recordings import audio_file, hum
 from tests.voices.test_reference import MALFORMED
 from voice_core.speech import BuiltInVoice, VoicePrompt
-from voice_core.voices.store import VoiceStore
+from voice_core.voices.store import Voice, VoiceStore
 
 WORDS = "This is what I said."
 CONSENT = "It is my voice, and I agree."
@@ -213,8 +213,26 @@ def test_the_default_voice_has_no_sample_and_stays(client: TestClient) -> None:
 def test_codes_of_another_models_codec_are_made_anew(client: TestClient, crew: FakeCrew, tmp_path: Path) -> None:
     create(client)
     crew.facts_reply = Reply(replace(FACTS, code_fingerprint="another codec"))
+    crew.code_fingerprint = "another codec"
     assert speak(client_of(tmp_path, crew), "Ann").status_code == 200
     assert crew.learned == 2
+
+
+def test_codes_of_a_codec_that_the_decoder_has_not_are_never_spoken(
+    client: TestClient, crew: FakeCrew, tmp_path: Path
+) -> None:
+    """While a changed model loads, the encoder may have its codec already, or the decoder may be the first."""
+    create(client)
+    crew.code_fingerprint = "another codec"
+    recording = base64.b64encode(RECORDING).decode()
+    answers = [speak(client, reference_audio=recording, reference_text=WORDS)]
+    assert speak(client, "Ann").status_code == 200  # whose codes were kept
+    crew.facts_reply = Reply(replace(FACTS, code_fingerprint="a third codec"))
+    answers.append(speak(client_of(tmp_path, crew), "Ann"))
+    for answer in answers:
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+    assert len(crew.segments) == 1
 
 
 def test_no_more_voices_are_kept_than_the_operator_wants(crew: FakeCrew, tmp_path: Path) -> None:
@@ -267,6 +285,58 @@ def test_with_a_whisper_the_transcript_is_written_down(crew: FakeCrew, tmp_path:
     assert crew.segments[0].prompt.transcript == crew.transcript
     crew.transcript = ""
     assert "no speech was found" in refusal(create(client, transcript=None))["message"]
+
+
+def test_a_transcript_that_is_too_long_once_its_figures_are_spoken_is_refused(crew: FakeCrew, tmp_path: Path) -> None:
+    """A voice that could be kept and never speak."""
+    crew.facts_reply = Reply(replace(FACTS, text_normaliser="english_words"))
+    client = client_of(tmp_path, crew, whisper_model="whisper")
+    years = "1974 and " * 80
+    crew.transcript = years
+    recording = base64.b64encode(RECORDING).decode()
+    for answer, param in (
+        (create(client, transcript=years), "transcript"),
+        (create(client, transcript=None), "transcript"),
+        (speak(client, reference_audio=recording, reference_text=years), "reference_text"),
+    ):
+        error = refusal(answer)
+        assert (answer.status_code, error["param"]) == (400, param)
+        assert "as it is spoken, at most 750" in error["message"]
+
+
+def test_a_place_of_voices_that_fails_is_told_to_come_back_to(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(client)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(VoiceStore, "_write", full)
+    answer = create(client)
+    assert (answer.status_code, refusal(answer)["code"]) == (503, "not_ready")
+    assert len(client.get("/v1/audio/voices").json()["data"]) == 2
+
+
+def test_a_voice_that_was_kept_too_late_is_taken_back(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that was told 503 makes it again, and must not find it twice."""
+    store_create, over = VoiceStore.create, threading.Event()
+
+    def slow(self: VoiceStore, *args: Any) -> Voice:
+        over.wait(10)
+        return store_create(self, *args)
+
+    monkeypatch.setattr(voice_desk, "STORE_SECONDS", 0.5)
+    monkeypatch.setattr(VoiceStore, "create", slow)
+    assert create(client).status_code == 503
+    taken_back = threading.Event()
+    delete = VoiceStore.delete
+    monkeypatch.setattr(VoiceStore, "delete", lambda *args: (delete(*args), taken_back.set()))
+    over.set()
+    assert taken_back.wait(10)
+    assert VoiceStore(str(tmp_path)).voices() == []
 
 
 def test_a_large_body_needs_a_recording_in_it(client: TestClient) -> None:
