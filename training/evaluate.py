@@ -13,7 +13,8 @@ doesn't end is declined, so that it can be counted. The last line is a JSON obje
   the sentence in words (`*_spoken.txt`, written by hand, so that our own spelling of figures is judged too); counted in
   IPA symbols, so a length mark and each half of a diphthong or an affricate is one by itself;
 - `ended`, `length_ratio`, `length_sd`: the share of segments that ended by themselves, and seconds got to seconds
-  asked, over all three paces; `paces` has them for each, with the error rate;
+  asked, over all three paces; `paces` has them for each, with the error rate. One that didn't end was cut off a second
+  late, and is counted in the lengths, too: a few of them are most of the deviation;
 - `audio_s_per_core_s`: seconds of speech a second of one core's time, one sentence at a time, codec included, in this
   process after the service is gone;
 - `weights_sha256`: of the weights of speaker, codec and encoder, and of the voices' prompts;

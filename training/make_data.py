@@ -33,6 +33,7 @@ from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, VOICES, Teacher
 from training.texts import texts
 from training.wordnet import WordNet, read_wordnet
 
+MADE_FILE = "made.json"
 SHARD_SECONDS = 3600
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.3, 8.5
 
@@ -53,7 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    note_making(arguments.out / "made.json", arguments.seed, arguments.codec, arguments.hours)
+    note_making(arguments.out / MADE_FILE, arguments.seed, arguments.codec, arguments.hours)
     # A process for each shard: the teacher's noise goes on from all that its process has said.
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
         pending = [pool.submit(make_shard, order) for order in orders(arguments) if not order.file.exists()]
@@ -70,8 +71,7 @@ def note_making(file: Path, seed: int, codec: Path | None, hours: float) -> None
 
     Only the last shard may hold less than an hour: the number of hours can't change from or to one with such a shard.
     """
-    codebook = None if codec is None else sha256((codec / ENCODER_FILE).read_bytes()).hexdigest()
-    making = {"seed": seed, "codebook_sha256": codebook, "hours": hours}
+    making = {"seed": seed, "codebook_sha256": None if codec is None else codebook_sha256(codec), "hours": hours}
     if file.exists():
         made = json.loads(file.read_text(encoding="utf-8"))
         for name in ("seed", "codebook_sha256"):
@@ -81,9 +81,27 @@ def note_making(file: Path, seed: int, codec: Path | None, hours: float) -> None
             raise SystemExit(
                 f"{file}: the shards there are of {made['hours']:g} hours, in whole shards and a part of one"
             )
+        making["hours"] = max(hours, made["hours"])  # those that are there stay
     elif any(file.parent.glob(ANY_SHARD)):
         raise SystemExit(f"{file} is missing: nobody knows what the shards there were made of")
     file.write_text(json.dumps(making) + "\n", encoding="utf-8")
+
+
+def check_making(shards: Path, codec: Path) -> None:
+    """SystemExit if the shards hold no codes of that codec: others would be learned without a word."""
+    file = shards / MADE_FILE
+    if not file.is_file():
+        raise SystemExit(f"--data: {file} is missing: nobody knows what the shards there were made of")
+    made = json.loads(file.read_text(encoding="utf-8"))["codebook_sha256"]
+    if made is None:
+        raise SystemExit(f"--data: the shards in {shards} hold sound; make_data.py --codec makes codes")
+    if made != codebook_sha256(codec):
+        raise SystemExit(f"--codec: the codes in {shards} were made by another one than {codec}")
+
+
+def codebook_sha256(codec: Path) -> str:
+    """Return what tells the codebooks of our codecs apart."""
+    return sha256((codec / ENCODER_FILE).read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from voice_core.synthesizer import EMBEDDED
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_TIMEOUT_SECONDS = 300
 STOP_TIMEOUT_SECONDS = 60
@@ -46,7 +48,7 @@ class Service:
             port: int = probe.getsockname()[1]
         self._url = f"http://127.0.0.1:{port}"
         self._voices = TemporaryDirectory()  # nobody's voices but the checkpoint's own are there
-        options = ("--model", model, "--port", str(port), "--voices", self._voices.name)
+        options = ("--model", _told_anywhere(model), "--port", str(port), "--voices", self._voices.name)
         self._command = [sys.executable, "-m", "deployments", *options]
 
     def __enter__(self) -> Self:
@@ -98,3 +100,8 @@ class Service:
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._voices.cleanup()
+
+
+def _told_anywhere(model: str) -> str:
+    """Return a model's name as it is understood in the repository's root, where the service runs."""
+    return str(Path(model).resolve()) if model != EMBEDDED and Path(model).is_dir() else model

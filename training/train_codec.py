@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone ru
 
 from training.alignment import aligned
 from training.corpus import Utterance, read_corpus
-from training.features import CodeBook, LogMel, fit_codebook, load_codebook, stacked_mel
+from training.features import CODES_PER_VOICE, CodeBook, LogMel, fit_codebook, load_codebook, stacked_mel
 from training.runs import Run, Schedule, begin, command_line
 from training.spectral import SpectralLoss
 from training.teacher import FRAME_SAMPLES, SAMPLE_RATE, VOICES
@@ -38,7 +38,6 @@ BETAS = (0.8, 0.99)
 BATCH = 8
 CROP_FRAMES = 64
 CODEBOOK_TEXTS = 500
-SHORTEST_ALIGNED_FRAMES = 20
 HELD_OUT = 40
 QUICK_STEPS = 5
 QUICK_CODES = 64  # a voice
@@ -56,13 +55,20 @@ def main() -> None:
     device = torch.device(arguments.device)
     corpus = [each for each in read_corpus(arguments.data) if each.frames_of_sound > CROP_FRAMES]
     held_out, learned = corpus[:HELD_OUT], corpus[HELD_OUT:]
+    if not learned:
+        raise SystemExit(f"--data: {len(corpus)} sounds are long enough there, more than {HELD_OUT} are needed")
+    codes = QUICK_CODES if arguments.quick else CODES_PER_VOICE
     if not (arguments.out / CONFIG_FILE).exists():
-        made = make_codebook(learned, arguments.seed, QUICK_CODES if arguments.quick else None)
+        made = make_codebook(learned, arguments.seed, codes)
         made.save(arguments.out)
         write_config(replace(CONFIG, code_map=code_map(made)), arguments.out)  # all that the speaker needs
     # A resumed run keeps its codebook: made anew it would be a little other, and codes made with it mean other sounds.
     codebook = load_codebook(arguments.out)
     config = replace(CONFIG, code_map=tuple(json.loads((arguments.out / CONFIG_FILE).read_text())["code_map"]))
+    if len(config.code_map) != codes * len(VOICES):
+        raise SystemExit(
+            f"--out: the codec in {arguments.out} has {len(config.code_map)} codes; choose another directory"
+        )
     indices = torch.tensor(config.code_map, device=device)
 
     decoder, loss_of = Decoder(config).to(device), SpectralLoss().to(device)
@@ -88,13 +94,13 @@ def main() -> None:
     print(f"held out: log-mel distance {distance:.3f}", flush=True)
 
 
-def make_codebook(corpus: Sequence[Utterance], seed: int, codes: int | None) -> CodeBook:
-    """Return the codebook of the first texts that all voices say."""
+def make_codebook(corpus: Sequence[Utterance], seed: int, codes: int) -> CodeBook:
+    """Return the codebook, so many codes for each voice, of the first texts that all voices say."""
     assert len(VOICES) == 2, "only pairs are aligned"
     mel = LogMel()
     ones, others = [], []
     for one, other in pairwise(corpus):
-        if one.text == other.text and one.voice < other.voice and one.frames_of_sound >= SHORTEST_ALIGNED_FRAMES:
+        if one.text == other.text and one.voice < other.voice:
             frames = [stacked_mel(mel, torch.from_numpy(each.sound)[None])[0] for each in (one, other)]
             of_one, of_other = aligned(*frames)
             ones.append(of_one)
@@ -102,7 +108,7 @@ def make_codebook(corpus: Sequence[Utterance], seed: int, codes: int | None) -> 
             if len(ones) == CODEBOOK_TEXTS:
                 break
     together = torch.stack((torch.cat(ones), torch.cat(others)))
-    return fit_codebook(together, seed, *([] if codes is None else [codes]))
+    return fit_codebook(together, seed, codes)
 
 
 def code_map(codebook: CodeBook) -> tuple[int, ...]:

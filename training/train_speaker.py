@@ -24,6 +24,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
 from training.corpus import Utterance, read_corpus
+from training.make_data import check_making
 from training.runs import Run, Schedule, begin, command_line
 from training.speaker import (
     FRAMES_PER_BATCH,
@@ -41,7 +42,7 @@ from training.speaker import (
     phonemes_of,
 )
 from training.stream import Stream
-from training.voice_files import QUICK_SIZE, VoiceSize, write_voice_files
+from training.voice_files import CONFIG_FILE, QUICK_SIZE, VoiceSize, voice_config, write_voice_files
 from voice_core.model.checkpoint import save_network
 from voice_core.model.config import ModelConfig, read_config
 from voice_core.model.network import Network
@@ -63,6 +64,8 @@ def main() -> None:
     delays = Delays(arguments.late_ends, arguments.hurry)
     begin(arguments)
     size = replace(QUICK_SIZE if arguments.quick else VoiceSize(), codes=count_codes(arguments.codec))
+    check_making(arguments.data, arguments.codec)
+    check_same_voice(arguments.out, size)
     write_voice_files(arguments.out, size)
     shutil.copytree(arguments.codec, arguments.out / "codec", ignore=_STATES, dirs_exist_ok=True)
     config = read_config(arguments.out)
@@ -71,6 +74,9 @@ def main() -> None:
     phonemes = known_phonemes(arguments.out / "phonemes.json", corpus)
     as_lessons = partial(lessons_of, tokenizer=load_tokenizer(arguments.out, config), phonemes=phonemes)
     held_out, learned = apart(corpus)
+    if len(learned) <= arguments.workers:
+        needed = HELD_OUT + 1 + arguments.workers
+        raise SystemExit(f"--data: {len(corpus)} utterances are there, at least {needed} are needed")
     lessons_to_validate = with_prompts(as_lessons(held_out), config)
     device = torch.device(arguments.device)
     speaker = Speaker(new_network(config), phonemes).to(device)
@@ -100,6 +106,13 @@ def main() -> None:
         if step + 1 in arguments.keep:
             keep(speaker, arguments.out, step + 1)
     save_network(speaker.plain_network(), arguments.out, torch.float16)
+
+
+def check_same_voice(voice: Path, size: VoiceSize) -> None:
+    """SystemExit where another voice was begun: its files must not be overwritten before its weights don't fit."""
+    file = voice / CONFIG_FILE
+    if file.exists() and json.loads(file.read_text(encoding="utf-8")) != voice_config(size):
+        raise SystemExit(f"--out: the voice in {voice} is of another size, or was begun by other programs")
 
 
 def keep(speaker: Speaker, voice: Path, step: int) -> None:

@@ -11,6 +11,7 @@ from training.features import CODES_PER_VOICE
 from training.teacher import SAMPLE_RATE, VOICES
 from training.texts import LETTERS, PUNCTUATION
 
+CONFIG_FILE = "config.json"
 PAD_ID = 0
 SPACE_ID = 1  # also what stands before and after every text, and between a prompt's transcript and the text
 
@@ -39,7 +40,7 @@ def write_voice_files(directory: Path, size: VoiceSize) -> None:
     """Write config.json and the tokenizer's files into `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     files = {
-        "config.json": voice_config(size),
+        CONFIG_FILE: voice_config(size),
         "tokenizer.json": _tokenizer(),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",

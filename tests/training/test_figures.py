@@ -30,9 +30,9 @@ def test_the_model_card_tells_the_measured_figures(figures: Figures) -> None:
         told = f"{pace.per:.3f} | {pace.length_ratio:.3f} ± {pace.length_sd:.3f} | {pace.ended:.1%}".replace("%", " %")
         assert any(row.startswith(f"| {float(stretch)} ×") and row.endswith(f"| {told} |") for row in rows), told
     assert f"`alto` at 1 ×: a PER of {figures.voices['alto']:.3f}" in CARD
-    assert f"{figures.audio_s_per_core_s:.1f}" in CARD
+    assert f"speaks {figures.audio_s_per_core_s:.1f} s a core-second" in CARD
     assert figures.codec_log_mel is not None
-    assert f"{figures.codec_log_mel:.2f}" in CARD
+    assert f"is {figures.codec_log_mel:.2f}. " in CARD
 
 
 def test_the_model_card_tells_what_was_measured_on_unwatched_sentences() -> None:
