@@ -4,6 +4,8 @@
 #   docker build --target cuda -t voice-serve:0.1.0-cuda .
 # Every package has the version in constraints.txt. For reproducible images name the base by its digest:
 #   --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
+# What some settings need besides, buckets, aac and traces:
+#   --build-arg EXTRAS="s3fs av opentelemetry-exporter-otlp-proto-http"
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -15,19 +17,24 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 
 # The two differ in where torch comes from: its own index has a wheel for CPUs, a tenth of the size of that with CUDA.
+# The empty packages stand for the code; nothing of them may stay, or setuptools takes a newer empty file for the real one.
 FROM tools AS packages-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG EXTRAS=""
 RUN pip install --no-deps --constraint constraints.txt --index-url "$TORCH_INDEX" torch \
     && mkdir voice_core deployments && touch voice_core/__init__.py deployments/__init__.py \
-    && pip install --constraint constraints.txt . && pip uninstall --yes voice-serve
+    && pip install --constraint constraints.txt . $EXTRAS && pip uninstall --yes voice-serve \
+    && rm -rf build voice_serve.egg-info voice_core deployments
 
 # PyPI's wheel brings CUDA with it, but not the driver: that comes from the host. An older driver may need another index,
 # such as https://download.pytorch.org/whl/cu126.
 FROM tools AS packages-cuda
 ARG TORCH_INDEX=https://pypi.org/simple
+ARG EXTRAS=""
 RUN pip install --no-deps --constraint constraints.txt --index-url "$TORCH_INDEX" torch \
     && mkdir voice_core deployments && touch voice_core/__init__.py deployments/__init__.py \
-    && pip install --constraint constraints.txt . && pip uninstall --yes voice-serve
+    && pip install --constraint constraints.txt . $EXTRAS && pip uninstall --yes voice-serve \
+    && rm -rf build voice_serve.egg-info voice_core deployments
 
 FROM packages-cpu AS built-cpu
 COPY voice_core voice_core
@@ -42,8 +49,7 @@ RUN pip install --no-deps .
 FROM ${PYTHON_IMAGE} AS runtime
 # Ray writes its session to /tmp and its token to the home, so the user has one. libsndfile comes with soundfile's wheel.
 RUN groupadd --gid 1000 voice && useradd --uid 1000 --gid voice --create-home voice \
-    && install --directory --owner voice --group voice /data /data/voices /data/models /data/config
-COPY serve_config.yaml /data/config/serve_config.yaml
+    && install --directory --owner voice --group voice /data /data/voices /data/models
 # The proxy's limit on bodies also holds where Ray is started by somebody else, as KubeRay does.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

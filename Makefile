@@ -43,6 +43,7 @@ clean:
 
 # Stamps, so that set-up runs again only when what it reads has changed.
 $(VENV)/installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): some minutes, in which pip says nothing ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@

@@ -17,6 +17,7 @@ from deployments.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
+POD_LABELS = {"app.kubernetes.io/part-of": "voice-serve"}
 
 sys.path.insert(0, str(DEPLOY))
 
@@ -38,6 +39,16 @@ def cluster() -> dict[str, Any]:
     return spec
 
 
+def synthesizer_of(config: dict[str, Any]) -> dict[str, Any]:
+    (found,) = [one for one in config["applications"][0]["deployments"] if one["name"] == "Synthesizer"]
+    return dict(found)
+
+
+def group_of(cluster: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = [group for group in cluster["workerGroupSpecs"] if group["groupName"] == name]
+    return dict(found)
+
+
 def pods(cluster: dict[str, Any]) -> list[dict[str, Any]]:
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     return [group["template"]["spec"] for group in groups]
@@ -56,8 +67,16 @@ def test_in_a_pod_only_what_must_be_is_different() -> None:
     )
     here["http_options"]["host"] = "0.0.0.0"
     here["applications"][0]["args"] |= {"wait_for_gpu": True, "voices": "/data/voices"}
+    synthesizer_of(here)["ray_actor_options"]["num_cpus"] = 0
     assert there == here
-    assert len(IN_A_POD) == 3
+    assert len(IN_A_POD) == 4
+
+
+def test_a_comment_is_changed_only_where_it_would_not_fit_any_more() -> None:
+    config = CONFIG.read_text(encoding="utf-8")
+    lines = list(zip(config.splitlines(), for_pods(config).splitlines(), strict=True))
+    other_comments = [there for here, there in lines if here.partition("#")[2] != there.partition("#")[2]]
+    assert [line.split(" #")[0].strip() for line in other_comments] == ["num_cpus: 0"]
 
 
 def test_a_setting_that_has_gone_from_the_config_is_missed() -> None:
@@ -66,13 +85,41 @@ def test_a_setting_that_has_gone_from_the_config_is_missed() -> None:
 
 
 def test_autoscaling_in_the_cluster_matches_that_of_the_application(cluster: dict[str, Any]) -> None:
-    config = document(CONFIG)
-    (synthesizer,) = [one for one in config["applications"][0]["deployments"] if one["name"] == "Synthesizer"]
-    (gpus,) = [group for group in cluster["workerGroupSpecs"] if group["groupName"] == "gpu"]
+    gpus = group_of(cluster, "gpu")
     assert cluster["enableInTreeAutoscaling"] is True
-    assert gpus["maxReplicas"] == synthesizer["autoscaling_config"]["max_replicas"]
+    assert gpus["maxReplicas"] == synthesizer_of(document(CONFIG))["autoscaling_config"]["max_replicas"]
     assert gpus["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_nothing_but_a_synthesizer_finds_a_place_on_a_gpu_pod(cluster: dict[str, Any]) -> None:
+    """An ingress there would keep a pod whose GPU nobody uses."""
+    application = yaml.safe_load(manifest("RayService")["spec"]["serveConfigV2"])["applications"][0]
+    asked = {one["name"]: one.get("ray_actor_options", {}).get("num_cpus") for one in application["deployments"]}
+    assert group_of(cluster, "gpu")["rayStartParams"]["num-cpus"] == "0"
+    assert [name for name, cpus in asked.items() if cpus == 0] == ["Synthesizer"]  # None: a share of one, in app.py
+
+
+def test_the_service_for_traffic_is_made_and_labels_leave_kuberays_alone(cluster: dict[str, Any]) -> None:
+    """KubeRay reads the port from the head's container, and finds the head by an app.kubernetes.io/name of its own."""
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert {"name": "serve", "containerPort": 8000} in head["ports"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert group["template"]["metadata"]["labels"] == POD_LABELS
+    monitor, policy = manifest("PodMonitor")["spec"], manifest("NetworkPolicy")["spec"]
+    assert monitor["selector"]["matchLabels"] == policy["podSelector"]["matchLabels"] == POD_LABELS
+    alarms = [rule["expr"] for rule in document(DEPLOY / "alerts.yml")["groups"][0]["rules"]]
+    assert f'up{{job="{POD_LABELS[monitor["jobLabel"]]}"}} == 0' in alarms
+
+
+def test_a_drain_leaves_one_pod_with_an_ingress_and_ends(cluster: dict[str, Any]) -> None:
+    budget = manifest("PodDisruptionBudget")["spec"]
+    assert "maxUnavailable" not in budget  # a RayCluster has no scale subresource: it would forbid every eviction
+    labels = dict(budget["selector"]["matchLabels"])
+    group = group_of(cluster, labels.pop("ray.io/group"))
+    assert labels == POD_LABELS
+    assert budget["minAvailable"] < group["minReplicas"]
+    assert "nvidia.com/gpu" not in group["template"]["spec"]["containers"][0]["resources"]["limits"]
 
 
 def test_the_cluster_asks_for_a_token_and_its_pods_have_no_rights(cluster: dict[str, Any]) -> None:
@@ -89,9 +136,20 @@ def test_every_pod_keeps_the_ceiling_on_bodies_in_its_proxy(cluster: dict[str, A
     arguments = document(CONFIG)["applications"][0]["args"]
     largest = max(arguments["largest_body_bytes"], arguments["largest_upload_bytes"])
     for pod in pods(cluster):
-        environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
+        environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"] if "value" in one}
         assert environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "deployments.proxy:middlewares"
         assert environment["VOICE_SERVE_LARGEST_BODY_BYTES"] == str(largest)
+
+
+def test_secrets_may_be_missing_and_are_mounted_as_folders(cluster: dict[str, Any]) -> None:
+    """Kubernetes never changes a file that is mounted by its subPath."""
+    for pod in pods(cluster):
+        (container,) = pod["containers"]
+        (token,) = [one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one]
+        (keys,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+        assert token["optional"] is keys["optional"] is True
+        (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "keys"]
+        assert mount == {"name": "keys", "mountPath": "/etc/voice-serve", "readOnly": True}
 
 
 def test_rays_version_is_the_one_that_is_installed(cluster: dict[str, Any]) -> None:
@@ -129,6 +187,7 @@ def test_the_image_runs_as_nobody_special_and_copies_what_there_is() -> None:
     assert "\nUSER 1000:1000\n" in dockerfile
     assert "\nHEALTHCHECK " in dockerfile
     assert dockerfile.count("--constraint constraints.txt") == dockerfile.count("pip install") - 2  # --no-deps . twice
+    assert dockerfile.count("&& touch voice_core/") == dockerfile.count("&& rm -rf build voice_serve.egg-info ") == 2
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     for line in re.findall(r"(?m)^COPY (?!--from)(.*)$", dockerfile):
         for source in line.split()[:-1]:
