@@ -70,7 +70,15 @@ def main() -> None:
     summary = {name: round(value, 3) if isinstance(value, float) else value for name, value in summary.items()}
     row = [options.size, SLOTS, len(gaps), step_s * 1e3, *spread.values(), float(gaps.max())]
     title = "What admissions cost those who speak"
-    report(f"admission_{options.size}", title, table(COLUMNS, [row]), summary, keep=not options.quick)
+    report(
+        f"admission_{options.size}",
+        title,
+        table(COLUMNS, [row]),
+        summary,
+        keep=not options.quick,
+        device=options.device,
+        threads=options.threads,
+    )
 
 
 def watch(decoder: BatchDecoder) -> tuple[list[float], list[float]]:

@@ -7,7 +7,8 @@ as Serve does by itself, and two of fixed size. Nothing here ran on a GPU: what 
 is printed with the result, and an option. `cpu_mid` takes its steps from what was measured (results/decode_cpu.md).
 
 What a thousand GPUs would need besides is worked out from what is measured here and now: a request's planning, the
-composer, the bytes on the way, and what Serve's controller computes in every turn of its loop.
+composer, the bytes on the way, and what Serve's controller computes in every turn of its loop; once for the assumed
+steps, once for those that were timed on an H200, of a decoder alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import math
 import pickle
 import random
+import re
 import sys
 import time
 import warnings
@@ -49,6 +51,7 @@ from voice_core.speech import FinishReason, ModelFacts, Segment, Speech, VoicePr
 FRAMES_PER_SECOND = 50.0
 SEGMENTS_OF_A_REQUEST = (1, 5)
 SEGMENT_SECONDS = (2.0, 8.0)  # of speech, evenly spread: sentences
+SPOKEN_AT_ONCE_SECONDS = 1.0  # by a row at most, before slots that are free are given anew: half of a short segment
 LOOK_BACK_SECONDS = 20  # as in serve_config.yaml
 COLUMNS = [
     "decoder",
@@ -80,6 +83,11 @@ class Decoder:
     def capacity(self) -> float:
         """Seconds of speech a second, with all slots taken."""
         return float(self.rows * self.speed(np.array(self.rows)))
+
+
+# The full-size model with random weights: results/step_kernels_h200_f137c5b.md. Of the decoder alone: neither codec nor
+# admissions nor the server around it are in there.
+H200_DECODER = Decoder(rows=32, step_ms=2.76, step_ms_per_row=0.0)
 
 
 @dataclass
@@ -115,10 +123,10 @@ class Fleet:
             leaving = [replica for replica in order if wanted[replica]][:-lacking]
             self.draining[leaving] = True
 
-    def speak(self, now: float) -> float:
-        """Let a second pass; return the seconds of speech spoken in it."""
+    def speak(self, now: float, seconds: float = 1.0) -> float:
+        """Let so much time pass; return the seconds of speech spoken in it."""
         active = self.left > 0
-        said = np.minimum(self.left, self.decoder.speed(active.sum(1))[:, None] * active)
+        said = np.minimum(self.left, seconds * self.decoder.speed(active.sum(1))[:, None] * active)
         self.left -= said
         gone = self.draining & ~(self.left > 0).any(1)
         self.ready_at[gone], self.draining[gone] = np.inf, False
@@ -169,10 +177,8 @@ Policy = Callable[[Situation], tuple[int, dict[str, Any]]]
 
 def main() -> None:
     options = _options()
-    decoders = {
-        "gpu_assumed": Decoder(options.rows, options.step_ms, options.step_ms_per_row),
-        "cpu_mid": measured_decoder(options.rows),
-    }
+    of_cpu, measured_on = measured_decoder(options.rows)
+    decoders = {"gpu_assumed": Decoder(options.rows, options.step_ms, options.step_ms_per_row), "cpu_mid": of_cpu}
     rows: list[list[object]] = []
     summary: dict[str, Any] = {"assumed": vars(options).copy()}
     hours_table: list[list[object]] = []
@@ -194,34 +200,38 @@ def main() -> None:
         keys = ("speech_seconds", "builtin", "fixed_peak", "fixed_mean")
         summary[name] = {key: day.summary(peak_hours) for key, day in zip(keys, days.values(), strict=True)}
         summary[name] |= {"capacity_s_per_s": round(decoder.capacity, 2), "mean_load": round(mean, 1)}
+        summary[name] |= {"step_ms": round(decoder.step_ms, 3), "step_ms_per_row": round(decoder.step_ms_per_row, 3)}
         by_hour = days["seconds of speech"].by_hour
         hours_table.append([name, *[f"{replicas:.1f}" for replicas in by_hour]])
-    needs = thousand_gpus(decoders["gpu_assumed"], options)
-    summary["thousand_gpus"] = {name: value for name, value, _ in needs}
+    summary["cpu_mid"]["measured_on"] = measured_on
+    needs, summary["thousand_gpus"] = around_gpus(decoders["gpu_assumed"], options)
     assumed = ", ".join(f"{name} {value}" for name, value in summary["assumed"].items())
     body = "\n".join(
         [
             table(COLUMNS, rows),
             "`wait` is that of a request's first segment for a slot, in seconds. `gpu_assumed` is no measurement: it",
             "takes the 37.5 steps/s that the project that this one began from reports for 4 rows, and lets them hold",
-            "for more. Assumed:",
+            f"for more. `cpu_mid` takes {of_cpu.step_ms:.2f} ms a step and {of_cpu.step_ms_per_row:.3f} ms more",
+            f"for each row, fitted to what [decode_cpu.md](decode_cpu.md) measured on {measured_on}. Assumed:",
             f"{assumed}.\n",
             "Replicas on average in each hour of the day, scaled by seconds of speech:\n",
             table(["decoder", *map(str, range(len(hours_table[0]) - 1))], hours_table),
-            f"What {options.gpus} GPUs' worth of traffic would need, {autoscaling.BUSY_SHARE:.0%} busy:\n",
-            table(["what", "how much", "from"], [list(need) for need in needs]),
+            f"What {options.gpus} GPUs' worth of traffic would need, {autoscaling.BUSY_SHARE:.0%} busy: with the",
+            f"assumed steps, and with {H200_DECODER.step_ms} ms, which {H200_DECODER.rows} rows took on an H200. That",
+            "is the decoder's time alone, so it is the most that could come of such GPUs:\n",
+            table(["what", "steps assumed", "H200, decoder alone", "from"], needs),
         ]
     )
     report("autoscale", "A day's load on a fleet that scales itself", body, summary, keep=not options.quick)
 
 
-def measured_decoder(rows: int) -> Decoder:
-    """Fit the steps of the mid size on one CPU thread, as benchmarks/decode.py measured them."""
+def measured_decoder(rows: int) -> tuple[Decoder, str]:
+    """Fit the steps of the mid size on one CPU thread, as benchmarks/decode.py measured them; tell on which day."""
     text = (RESULTS / "decode_cpu.md").read_text(encoding="utf-8")
     measured = json.loads(text.split("```json")[1].split("```")[0])["mid"]
     batches = {int(batch): figures["step_ms"] for batch, figures in measured.items() if int(batch) <= rows}
     slope, start = np.polyfit(list(batches), list(batches.values()), 1)
-    return Decoder(rows, float(start), float(slope))
+    return Decoder(rows, float(start), float(slope)), re.findall(r"(?m)^\d{4}-\d\d-\d\d", text)[0]
 
 
 def offered_load(options: argparse.Namespace, decoder: Decoder) -> Iterator[float]:
@@ -263,21 +273,24 @@ def simulate(
     waits: list[int] = []
     history: deque[tuple[float, float, float, float]] = deque(maxlen=LOOK_BACK_SECONDS)
     existed: list[int] = []
+    parts = math.ceil(float(decoder.speed(np.array(1))) / SPOKEN_AT_ONCE_SECONDS)  # of a second
     now = 0
     while now < len(load) or queue:
         if now < len(load):
             queue.extend(arrivals(rng, load[now], now))
         running = np.flatnonzero(fleet.running(now))
-        free = decoder.rows - (fleet.left[running] > 0).sum(1)
-        while queue and len(running) and free.max() > 0:
-            arrived, first, seconds = queue.popleft()
-            place = int(free.argmax())
-            slots = fleet.left[running[place]]
-            slots[int((slots <= 0).argmax())] = seconds
-            free[place] -= 1
-            if first:
-                waits.append(now - arrived)
-        spoken = fleet.speak(now)
+        spoken = 0.0
+        for _ in range(parts):
+            free = decoder.rows - (fleet.left[running] > 0).sum(1)
+            while queue and len(running) and free.max() > 0:
+                arrived, first, seconds = queue.popleft()
+                place = int(free.argmax())
+                slots = fleet.left[running[place]]
+                slots[int((slots <= 0).argmax())] = seconds
+                free[place] -= 1
+                if first:
+                    waits.append(now - arrived)
+            spoken += fleet.speak(now, 1 / parts)
         rows = int((fleet.left > 0).sum())
         existed.append(int(fleet.existing().sum()))
         if policy is not None:
@@ -324,18 +337,31 @@ def averaged(
     return Situation(running, target, config, metrics, rows + queued, queued)
 
 
-def thousand_gpus(decoder: Decoder, options: argparse.Namespace) -> list[tuple[str, float, str]]:
+def around_gpus(assumed: Decoder, options: argparse.Namespace) -> tuple[list[list[object]], dict[str, Any]]:
+    """Return what stands around GPUs of assumed and of measured steps: a table's rows, and the same for the summary."""
+    work = measured_work(options.sample_rate)
+    controllers_ms = {gpus: controller_ms(gpus) for gpus in (options.gpus // 10, options.gpus)}
+    decoders = {"gpu_assumed": assumed, "h200_decoder_alone": H200_DECODER}
+    needs = {name: thousand_gpus(decoder, work, controllers_ms, options) for name, decoder in decoders.items()}
+    summary = {name: {what: value for what, value, _ in each} for name, each in needs.items()}
+    sources = {what: source for each in needs.values() for what, _, source in each}
+    rows = [[what, *(values[what] for values in summary.values()), source] for what, source in sources.items()]
+    return rows, summary
+
+
+def thousand_gpus(
+    decoder: Decoder, work: Work, controllers_ms: dict[int, float], options: argparse.Namespace
+) -> list[tuple[str, float, str]]:
     """Work out what stands around so many GPUs; each line says what it rests on."""
     segments, segment_seconds = sum(SEGMENTS_OF_A_REQUEST) / 2, sum(SEGMENT_SECONDS) / 2
     speech = options.gpus * decoder.capacity * autoscaling.BUSY_SHARE
     requests = speech / (segments * segment_seconds)
     rows = speech / float(decoder.speed(np.array(decoder.rows)))  # Little's law, in seconds of speech
-    work = measured_work()
     gigabits = speech * work.speech_bytes_a_second * 8 / 1e9
     here = "measured here"
     each = f"{options.ingress_requests:g}/s each (option): 31 to 42 with empty deployments, Ray 2.60, two busy cores"
     needs = [
-        ("speech, s/s", speech, "GPUs x what each speaks (assumed) x busy share"),
+        ("speech, s/s", speech, "GPUs x what each speaks x busy share"),
         ("requests/s", requests, f"{segments:g} segments of {segment_seconds:g} s each (assumed)"),
         ("rows in decoders", rows, "rate x time that one takes"),
         (
@@ -354,7 +380,11 @@ def thousand_gpus(decoder: Decoder, options: argparse.Namespace) -> list[tuple[s
             requests * segments * work.segment_bytes / 1e6,
             f"{work.segment_bytes} bytes a segment with a voice of 10 s, {here}",
         ),
-        ("decoders to ingresses, Gbit/s", gigabits, f"{work.speech_bytes_a_second / 1e3:.0f} KB/s: float32 at 16 kHz"),
+        (
+            "decoders to ingresses, Gbit/s",
+            gigabits,
+            f"{work.speech_bytes_a_second / 1e3:.0f} KB/s: float32 at {options.sample_rate / 1e3:g} kHz",
+        ),
         ("ingresses to composers, Gbit/s", gigabits, "the same again"),
         (
             "to clients, Gbit/s",
@@ -367,8 +397,8 @@ def thousand_gpus(decoder: Decoder, options: argparse.Namespace) -> list[tuple[s
             "two copies of what was said, until its request is whole",
         ),
         *(
-            (f"controller, ms of each 100 ms, {gpus} replicas", controller_ms(gpus), f"Serve's own code, {here}")
-            for gpus in (options.gpus // 10, options.gpus)
+            (f"controller, ms of each 100 ms, {gpus} replicas", milliseconds, f"Serve's own code, {here}")
+            for gpus, milliseconds in controllers_ms.items()
         ),
     ]
     return [(name, round(value, 2), source) for name, value, source in needs]
@@ -385,10 +415,10 @@ class Work:
     file_bytes_a_second: float  # mp3
 
 
-def measured_work() -> Work:
+def measured_work(sample_rate: int) -> Work:
     facts = ModelFacts(
         model_id="m",
-        sample_rate=16000,
+        sample_rate=sample_rate,
         frames_per_second=FRAMES_PER_SECOND,
         longest_seconds=20.0,
         checkpoint_longest_seconds=20.0,
@@ -400,8 +430,8 @@ def measured_work() -> Work:
     )
     wanted = SpeechRequest(model="m", voice="default", input="It was not the answer that we had hoped for. " * 3)
     script_ms = best_ms(lambda: write_script(wanted, facts), 20)
-    noise = np.random.default_rng(0).normal(0, 0.1, 16000 * 15).astype(np.float32)
-    speeches = [Speech(noise[: 16000 * 5], 16000, 0, FinishReason.STOP, 5.0)] * 3
+    noise = np.random.default_rng(0).normal(0, 0.1, sample_rate * 5).astype(np.float32)
+    speeches = [Speech(noise, sample_rate, 0, FinishReason.STOP, 5.0)] * 3
     composed = compose(speeches, "mp3", 0.05)
     compose_ms = best_ms(lambda: compose(speeches, "mp3", 0.05), 5) / composed.seconds
     prompt = VoicePrompt(tuple(range(1000, 1500)), "What is said in the recording of the voice.")
@@ -458,6 +488,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--upscale-delay", type=float, default=10.0)
     parser.add_argument("--downscale-delay", type=float, default=300.0)
     parser.add_argument("--gpus", type=int, default=1000)
+    parser.add_argument("--sample-rate", type=int, default=44_100, help="Hz, of the codec that T5Gemma-TTS comes with")
     parser.add_argument("--ingress-requests", type=float, default=30.0, help="a second, that one ingress replica bears")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="half a minute at most, and no results file")

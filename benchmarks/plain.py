@@ -6,6 +6,7 @@ and every row is computed until the last one has ended. Its arithmetic is the pr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,7 +68,7 @@ class PlainDecoder:
         for index, layer in enumerate(self._decoder.layers):
             layer.cross_attn = RotatedCrossAttention(self._decoder.config, index)
         self._audio_embedding = nn.Embedding(self.config.code_vocab_size, self.config.decoder.hidden_size)
-        self._head = network.head
+        self._head = copy.deepcopy(network.head)  # packing the network would pack a shared one too
         self._load(network)
         for part in (self._encoder, self._decoder, self._audio_embedding):
             part.eval().requires_grad_(False)

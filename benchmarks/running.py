@@ -54,6 +54,7 @@ def service(*settings: str, port: int = 0) -> Iterator[Service]:
                 process.communicate(timeout=DRAIN_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
 
 def free_port() -> int:

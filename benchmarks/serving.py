@@ -28,10 +28,11 @@ stream it holds all but the first back until that one is spoken, which suits row
 those that are gathered a pass more. So whole answers compare admissions, and streams tell what a listener gets.
 
 Figures are of all requests of a load, those of its turns put together, and carry the peers' names: audio_ttfp (seconds
-to the first byte of sound; of a whole answer hardly less than to the last), audio_e2e (to the last), audio_rtf
-(audio_e2e over the sound's length), audio_underrun (the share of requests whose sound, played from its first byte on,
-would have stopped before the last came), and occupancy, the share of the decoder's slots that were speaking in its
-steps.
+to the first byte of sound, in open loops from the time when the request was due, even if it was sent later; of a whole
+answer hardly less than to the last), audio_e2e (to the last), audio_rtf (audio_e2e over the sound's length),
+audio_underrun (the share of requests whose sound, played from its first byte on, would have stopped before the last
+came), and occupancy, the share of the decoder's slots that were speaking in its steps. A percentile is left out where
+there are so few requests that not one lies beyond it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ SENTENCES = (
     "Every road out of the valley was closed, so they stayed with the farmer until the snow had melted.",
     "The old clock in the hall had stopped at ten past four, and nobody in the house knew how to mend it.",
 )
-RISING_TURN, CLOSED_TURN = 99, 98  # requests and times unlike those that are compared
+RISING_TURN, CLOSED_TURN = 100, 200  # the first ones; requests and times unlike those that are compared
 FIRST_REQUESTS = 1  # to each server, whole and streamed, that pay for what is loaded on first use
 RISING_SHARES = (0.25, 0.5, 0.85, 1.0, 1.2)  # of saturation
 COMPARED_SHARE = 0.7
@@ -120,8 +121,10 @@ class Plan:
     modes: tuple[str, ...]
     single_requests: int  # to each server, one by one
     callers: tuple[int, ...]
-    closed_seconds: float  # for each number of callers
-    rising_seconds: float  # at each rate
+    closed_turns: int  # for each number of callers
+    closed_seconds: float  # of each turn
+    rising_turns: int  # at each rate
+    rising_seconds: float  # of each turn
     compared_turns: int  # of each kind of request
     compared_seconds: float  # of each turn
     stream_turns: int
@@ -132,8 +135,10 @@ WHOLE = Plan(
     modes=("inflight", "gather", "early"),
     single_requests=8,
     callers=(1, 2, 4, 8, 16, 32),
-    closed_seconds=10,
-    rising_seconds=8,
+    closed_turns=2,
+    closed_seconds=30,
+    rising_turns=2,
+    rising_seconds=30,
     compared_turns=6,
     compared_seconds=12,
     stream_turns=2,
@@ -143,7 +148,9 @@ QUICK = Plan(
     modes=("inflight", "gather"),
     single_requests=3,
     callers=(1, 32),
+    closed_turns=1,
     closed_seconds=5,
+    rising_turns=1,
     rising_seconds=3,
     compared_turns=2,
     compared_seconds=6,
@@ -215,7 +222,7 @@ class Service:
         """Send requests one by one, each into an empty house."""
         before, start = await self._counters(), time.perf_counter()
         answers = [await self._speak(body) for body in itertools.islice(request_bodies(streamed=streamed), count)]
-        return await self._stretch(answers, time.perf_counter() - start, before)
+        return await self._stretch(answers, start, before)
 
     async def open_loop(
         self, kind: Kind, requests_per_second: float, seconds: float, turn: int = 0, *, streamed: bool = False
@@ -231,15 +238,14 @@ class Service:
 
         async def speak_at(moment: float, body: dict[str, Any]) -> Answer:
             await asyncio.sleep(start + moment - time.perf_counter())
-            return await self._speak(body)
+            return await self._speak(body, start + moment)
 
         answers = await asyncio.gather(*map(speak_at, times, request_bodies(turn, kind, streamed=streamed)))
-        wall_seconds = time.perf_counter() - start
-        return await self._stretch(answers, wall_seconds, before)
+        return await self._stretch(answers, start, before)
 
-    async def closed_loop(self, callers: int, seconds: float) -> Stretch:
+    async def closed_loop(self, callers: int, seconds: float, turn: int) -> Stretch:
         """Have so many callers send a request whenever their last one is answered; count the answers of so long."""
-        bodies = request_bodies(CLOSED_TURN)
+        bodies = request_bodies(turn)
         answered: list[Answer] = []
         first_answers, all_answered, over = itertools.count(1), asyncio.Event(), asyncio.Event()
 
@@ -255,10 +261,10 @@ class Service:
             before, start = await self._counters(), time.perf_counter()
             answered.clear()
             await asyncio.sleep(seconds)
-            counted, wall_seconds = list(answered), time.perf_counter() - start
-            if not counted:
+            stretch = await self._stretch(answered, start, before)
+            if not stretch.answers:
                 raise SystemExit(f"the machine is too busy: {callers} callers had no answer in {seconds} seconds")
-            return await self._stretch(counted, wall_seconds, before)
+            return stretch
 
         async with asyncio.TaskGroup() as group:
             for _ in range(callers):
@@ -267,17 +273,20 @@ class Service:
             measured.add_done_callback(lambda _: over.set())
         return measured.result()
 
-    async def _stretch(self, answers: list[Answer], wall_seconds: float, before: EngineCounters) -> Stretch:
+    async def _stretch(self, answers: list[Answer], start: float, before: EngineCounters) -> Stretch:
+        """Return what has come since the start and these counters, until those come that are asked for now."""
         after = await self._counters()
+        wall_seconds = time.perf_counter() - start
         slot_steps = (after.steps - before.steps) * self._max_rows
-        return Stretch(answers, wall_seconds, slot_steps, after.row_steps - before.row_steps)
+        return Stretch([*answers], wall_seconds, slot_steps, after.row_steps - before.row_steps)
 
     async def _counters(self) -> EngineCounters:
         counters: EngineCounters = await self._synthesizer.counters.remote()
         return counters
 
-    async def _speak(self, body: dict[str, Any]) -> Answer:
-        start = time.perf_counter()
+    async def _speak(self, body: dict[str, Any], due: float | None = None) -> Answer:
+        """Send a request; it is timed from when it was due, else from now on."""
+        start = time.perf_counter() if due is None else due
         arrivals: list[tuple[float, int]] = []  # clock, bytes: pcm is sound from its first byte on
         async with self._client.stream("POST", "/v1/audio/speech", json=body) as answer:
             answer.raise_for_status()
@@ -316,7 +325,8 @@ async def main() -> None:
         serve.shutdown()
         ray.shutdown()
     summary["max_rows"] = options.max_rows
-    report("serving", "The server under load", table(COLUMNS, rows), summary, keep=not options.quick)
+    keep = not options.quick
+    report("serving", "The server under load", table(COLUMNS, rows), summary, keep=keep, device=options.device)
 
 
 async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, Any], list[list[object]]]:
@@ -327,11 +337,17 @@ async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, 
 
     summary["closed_loop"] = closed = {mode: {} for mode in TWO_MODES}
     saturation: dict[str, int] = {}  # frames a second
-    for callers, mode in itertools.product(plan.callers, TWO_MODES):
-        stretch = await services[mode].closed_loop(callers, plan.closed_seconds)
-        closed[mode][str(callers)] = stretch.summary()
-        rows += table_rows(mode, f"closed loop, callers: {callers}", stretch.summary(), METRICS)
-        saturation[mode] = round(stretch.frames_per_second)  # the last ones fill the house
+    for callers in plan.callers:
+        stretches = [
+            (mode, await services[mode].closed_loop(callers, plan.closed_seconds, CLOSED_TURN + turn))
+            for turn in range(plan.closed_turns)
+            for mode in in_turn(TWO_MODES, turn)
+        ]
+        for mode in TWO_MODES:
+            stretch = pooled(mode, stretches)
+            closed[mode][str(callers)] = stretch.summary()
+            rows += table_rows(mode, f"closed loop, callers: {callers}", stretch.summary(), METRICS)
+            saturation[mode] = round(stretch.frames_per_second)  # the last ones fill the house
     summary["saturation_frames_per_s"] = saturation
 
     def rate(kind: Kind, share: float) -> float:
@@ -339,10 +355,16 @@ async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, 
         return share * saturation["inflight"] / (single.frames_of_a_character * kind.mean_characters)
 
     summary["rising"] = rising = {mode: {} for mode in TWO_MODES}
-    for share, mode in itertools.product(RISING_SHARES, TWO_MODES):
-        stretch = await services[mode].open_loop(TEXTS, rate(TEXTS, share), plan.rising_seconds, RISING_TURN)
-        rising[mode][str(share)] = stretch.summary()
-        rows += table_rows(mode, f"{share:.0%} of saturation", stretch.summary(), ["audio_e2e"])
+    for share in RISING_SHARES:
+        texts_per_second = rate(TEXTS, share)
+        stretches = [
+            (mode, await services[mode].open_loop(TEXTS, texts_per_second, plan.rising_seconds, RISING_TURN + turn))
+            for turn in range(plan.rising_turns)
+            for mode in in_turn(TWO_MODES, turn)
+        ]
+        for mode in TWO_MODES:
+            rising[mode][str(share)] = pooled(mode, stretches).summary()
+            rows += table_rows(mode, f"{share:.0%} of saturation", rising[mode][str(share)], ["audio_e2e"])
 
     for kind in (UTTERANCES, TEXTS):
         stretches = [
@@ -444,17 +466,23 @@ def request_bodies(turn: int = 0, kind: Kind = TEXTS, *, streamed: bool = False)
 def table_rows(mode: str, load: str, figures: dict[str, Any], metrics: Sequence[str]) -> list[list[object]]:
     names = ("requests", "requests_per_s", "audio_s_per_s", "occupancy", "audio_underrun")
     about = [figures[name] for name in names]
-    return [[mode, load, *about, metric, *figures[metric].values()] for metric in metrics]
+    spreads = [(metric, ["" if value is None else value for value in figures[metric].values()]) for metric in metrics]
+    return [[mode, load, *about, metric, *spread] for metric, spread in spreads]
 
 
-def _ratio(slower: dict[str, Any], faster: dict[str, Any], name: str, metric: str = "audio_e2e") -> float:
-    return round(slower[metric][name] / faster[metric][name], 3)
+def _ratio(slower: dict[str, Any], faster: dict[str, Any], name: str, metric: str = "audio_e2e") -> float | None:
+    """Return how many times as large a figure is; None where one of both has too few requests to tell."""
+    larger, smaller = slower[metric][name], faster[metric][name]
+    return None if larger is None or smaller is None else round(larger / smaller, 3)
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    spread = {"mean": float(np.mean(values))}
-    spread |= {f"p{percent}": float(np.percentile(values, percent)) for percent in PERCENTILES}
-    return {name: round(value, 4) for name, value in spread.items()}
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Return mean and percentiles; None for a percentile that not even one of so few values lies beyond."""
+    spread: dict[str, float | None] = {"mean": round(float(np.mean(values)), 4)}
+    for percent in PERCENTILES:
+        enough = len(values) * (100 - percent) >= 100
+        spread[f"p{percent}"] = round(float(np.percentile(values, percent)), 4) if enough else None
+    return spread
 
 
 def _options() -> argparse.Namespace:

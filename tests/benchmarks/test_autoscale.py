@@ -42,6 +42,12 @@ def test_who_is_not_up_yet_goes_first_and_then_who_has_least_to_do() -> None:
     assert list(fleet.draining) == [False, True, True]
 
 
+def test_a_slot_is_given_anew_as_soon_as_a_short_row_ends(options: argparse.Namespace) -> None:
+    ten_times_faster = Decoder(rows=1, step_ms=2.0, step_ms_per_row=0.0)  # ten seconds of speech a second
+    day = simulate(options, ten_times_faster, [6.0] * 300, fixed=1)  # more rows than seconds
+    assert float(day.waits.max()) < 10
+
+
 def test_every_request_of_a_day_with_a_rush_is_spoken(options: argparse.Namespace) -> None:
     load = [5.0] * 200 + [40.0] * 200 + [5.0] * 200  # one replica, six, one
     rng = random.Random(options.seed + 1)
@@ -53,8 +59,9 @@ def test_every_request_of_a_day_with_a_rush_is_spoken(options: argparse.Namespac
 
 
 def test_what_is_worked_out_for_many_gpus_rests_on_measured_work() -> None:
-    work = measured_work()
+    work = measured_work(16_000)
     assert work.script_ms > 0
     assert work.compose_ms > 0
     assert work.speech_bytes_a_second == pytest.approx(64_000, rel=0.01)  # float32 at 16 kHz
+    assert measured_work(44_100).speech_bytes_a_second == pytest.approx(176_400, rel=0.01)
     assert 1000 < work.segment_bytes < 10_000
