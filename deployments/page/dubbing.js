@@ -12,7 +12,7 @@ import { wavFile } from "./wav.js";
 const PATH = "v1/audio/dub";
 const HEARD_FORMAT = "wav"; // its header tells the rate
 const CAPTIONS = "srt"; // that come with the track; others are asked for
-const VTT_SPEAKER = /<v(?:\.[^\s>]+)?\s+([^>]+)>/g;
+const VTT_SPEAKER = /<v(?:\.[^\s<>]*)?\s+([^<>]*)>/g; // as in subtitles.py
 
 export class DubView {
   #form = document.getElementById("dub");
@@ -20,10 +20,15 @@ export class DubView {
   #transport = new Transport(this.#form.querySelector(".player"), (index) => this.#markSounding(index));
   #file = null;
   #dubbed = null; // {name, request, track, report, captions}
+  #coming = null; // the one that is being dubbed, which may not be shown yet
 
   constructor() {
     const file = this.#find("#cues-file");
-    file.addEventListener("change", () => this.#take(file.files[0]));
+    file.addEventListener("change", () => {
+      const [chosen] = file.files;
+      file.value = ""; // the same file, corrected, is a change as well
+      this.#take(chosen);
+    });
     this.#takeDrops();
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -84,6 +89,7 @@ export class DubView {
     wakeSound();
     const began = performance.now();
     const dubbed = { name: this.#file.name, request: this.#request(), track: new Track(), report: null };
+    this.#coming = dubbed;
     return this.#job.run(async (signal) => {
       this.#beginProgress();
       const wanted = { ...dubbed.request, response_format: HEARD_FORMAT, captions: CAPTIONS, stream_format: "sse" };
@@ -93,7 +99,7 @@ export class DubView {
           this.#hear(event);
         }
       } finally {
-        this.#find("progress").hidden = true;
+        if (this.#coming === dubbed) this.#find("progress").hidden = true;
         dubbed.track.end(); // also where it breaks off: nothing more comes
       }
       this.#end(began);
@@ -244,7 +250,7 @@ export class DubView {
   }
 
   #deliver(file, fetched) {
-    return this.#job.run(async (signal) => {
+    return this.#job.beside(async (signal) => {
       this.#job.tell("preparing");
       download(await fetched(signal), file);
       this.#job.tell("downloaded", { file });
@@ -269,11 +275,22 @@ function stretchOf(cue, sampleRate) {
   };
 }
 
-/** The speakers that a file names: WebVTT in voice tags, JSON in a field. */
+/** The speakers that a file names, as the server will know them: WebVTT in voice tags, JSON in a field. */
 function speakersIn(cues) {
+  return new Set((namedInJson(cues) ?? namedInVtt(cues)).filter(Boolean));
+}
+
+function namedInJson(cues) {
   try {
-    return new Set(JSON.parse(cues).map(({ speaker }) => speaker).filter(Boolean));
+    return JSON.parse(cues).map(({ speaker }) => String(speaker ?? "").trim().replace(/\s+/g, " "));
   } catch { // no JSON, or not as it should be, which the server will say
-    return new Set([...cues.matchAll(VTT_SPEAKER)].map(([, speaker]) => speaker.trim()));
+    return null;
   }
 }
+
+function namedInVtt(cues) {
+  return [...cues.matchAll(VTT_SPEAKER)].map(([, speaker]) => unescaped(speaker).trim());
+}
+
+/** Tom &amp; Ann → Tom & Ann; whatever is written into a textarea stays text. */
+const unescaped = (words) => make("textarea", { innerHTML: words }).textContent;

@@ -1,16 +1,17 @@
-// One thing that runs in a view: says how it stands, can be cancelled, and shows an error where it belongs.
+// What runs in a view: says how it stands, can be cancelled, and shows an error where it belongs.
 import { quote, say, text } from "./language.js";
 import { BrokenOff, ServerError, Unreachable } from "./server.js";
 
 const running = new Set();
 
-export function cancelAll() {
-  for (const job of running) job.cancel();
+export function cancelShown() {
+  for (const job of running) if (!job.hidden) job.cancel();
 }
 
 export class Job {
   #root;
-  #controller = null;
+  #controllers = new Set(); // one for everything that runs
+  #main = null; // the one among them that run() began
 
   /** `root` holds a .status, an .alert, maybe a .cancel, and the fields that an error may be about. */
   constructor(root) {
@@ -19,26 +20,27 @@ export class Job {
     root.addEventListener("input", (event) => event.target.removeAttribute("aria-invalid"));
   }
 
-  /** Do the work; whatever ran before is cancelled. `work(signal)` is told to stop through its signal. */
-  async run(work) {
-    this.cancel();
-    const controller = new AbortController();
-    this.#controller = controller;
-    running.add(this);
+  /** Do the work in place of what was run before. `work(signal)` is told to stop through its signal. */
+  run(work) {
+    this.#main?.abort();
+    this.#controllers.delete(this.#main); // it has no say any more
+    this.#main = new AbortController();
     this.#begin();
-    try {
-      await work(controller.signal);
-    } catch (error) {
-      if (this.#controller !== controller) return; // another one runs by now, and has the say
-      if (controller.signal.aborted) this.tell("cancelled");
-      else this.#show(error);
-    } finally {
-      if (this.#controller === controller) this.#end();
-    }
+    return this.#do(work, this.#main);
+  }
+
+  /** Do work that is in nobody's way: whatever runs goes on. */
+  beside(work) {
+    if (!this.#controllers.size) this.#begin();
+    return this.#do(work, new AbortController());
   }
 
   cancel() {
-    this.#controller?.abort();
+    for (const controller of this.#controllers) controller.abort();
+  }
+
+  get hidden() {
+    return this.#root.closest("[hidden]") !== null;
   }
 
   /** Say how it stands. */
@@ -57,15 +59,29 @@ export class Job {
     return this.#root.querySelector(selector);
   }
 
+  async #do(work, controller) {
+    this.#controllers.add(controller);
+    running.add(this);
+    this.#showRunning(true);
+    try {
+      await work(controller.signal);
+    } catch (error) {
+      if (!this.#controllers.has(controller)) return; // another one runs in its place
+      if (controller.signal.aborted) this.tell("cancelled");
+      else this.#show(error);
+    } finally {
+      this.#controllers.delete(controller);
+      if (!this.#controllers.size) this.#end();
+    }
+  }
+
   #begin() {
     this.#find(".alert").hidden = true;
     for (const field of this.#root.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
     quote(this.#find(".status"), "");
-    this.#showRunning(true);
   }
 
   #end() {
-    this.#controller = null;
     running.delete(this);
     this.#showRunning(false);
   }

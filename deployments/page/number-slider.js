@@ -22,14 +22,15 @@ class NumberSlider extends HTMLElement {
     this.append(title, this.#number, this.#range);
     if (this.hasAttribute("automatic")) this.#offerAutomatic(title);
     this.#range.addEventListener("input", () => this.#set(this.#range.value));
-    this.#number.addEventListener("input", () => this.#set(this.#number.value));
+    this.#number.addEventListener("input", () => this.#follow(this.#number.value)); // what is typed is left alone
     this.reset();
   }
 
   /** The number, or null where the server decides: it is automatic, or as the server has it anyway. */
   get chosen() {
-    if (this.#number.disabled || this.#automatic?.checked || this.#number.value === "") return null;
-    return this.#number.value === this.getAttribute("value") ? null : Number(this.#number.value);
+    const number = this.#number.valueAsNumber; // NaN where there is none, or only the beginning of one
+    if (this.#number.disabled || this.#automatic?.checked || Number.isNaN(number)) return null;
+    return this.hasAttribute("value") && number === Number(this.getAttribute("value")) ? null : number;
   }
 
   set disabled(disabled) {
@@ -52,6 +53,11 @@ class NumberSlider extends HTMLElement {
 
   #set(value) {
     this.#number.value = value;
+    this.#follow(value);
+  }
+
+  /** Put the slider where the number is. */
+  #follow(value) {
     this.#range.value = value;
     const { min, max } = this.#range;
     this.#range.style.setProperty("--filled", `${(100 * (this.#range.value - min)) / (max - min)}%`);

@@ -1,7 +1,7 @@
 // Puts the page together: views and their tabs, language, light and dark, the key, the keyboard.
 import "./number-slider.js";
 import { DubView } from "./dubbing.js";
-import { cancelAll } from "./job.js";
+import { cancelShown } from "./job.js";
 import { quote, speakLanguage, switchLanguage } from "./language.js";
 import { ask, askForKeyWith } from "./server.js";
 import { SpeakView } from "./speaking.js";
@@ -20,6 +20,7 @@ function showView(name) {
     tab.tabIndex = shown ? 0 : -1;
     document.getElementById(tab.getAttribute("aria-controls")).hidden = !shown;
   }
+  document.getElementById(name).dispatchEvent(new Event("shown"));
 }
 
 function wireTabs() {
@@ -69,7 +70,8 @@ function wireKey() {
 
 function wireKeyboard(speaking) {
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") cancelAll();
+    if (event.isComposing || event.keyCode === 229) return; // the input method's; Safari says it by the code alone
+    if (event.key === "Escape") cancelShown();
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !document.getElementById("speak").hidden) {
       event.preventDefault();
       speaking.speak();

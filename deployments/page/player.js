@@ -1,16 +1,22 @@
-// Plays tracks through WebAudio, also while they are still growing. One player sounds at a time.
+// Plays tracks through WebAudio, also while they are still growing. One thing sounds at a time.
 
 const PIECE_SECONDS = 20; // handed to the browser at once; a film's track is not copied as a whole
 const PIECES_AHEAD = 2;
 const LEAD_SECONDS = 0.02; // a start that lies in the past would cut the first samples off
 
 let context = null;
-let sounding = null;
+let sounding = null; // a player, or an audio element
+
+/** Call it with what begins to sound. */
+export function hushOthers(next) {
+  if (sounding !== next) sounding?.pause();
+  sounding = next;
+}
 
 /** Browsers let a page make sound only if this was first called from a click or a key. */
 export function wakeSound() {
   context ??= new AudioContext();
-  if (context.state === "suspended") context.resume();
+  if (context.state !== "running") context.resume().catch(() => {}); // "interrupted": iOS, when the page was left
 }
 
 export class Player extends EventTarget {
@@ -46,9 +52,8 @@ export class Player extends EventTarget {
   /** Play from one sample to another; of a growing track also what isn't there yet. */
   play(first = this.#resting, last = Infinity) {
     wakeSound();
-    if (sounding !== this) sounding?.pause();
+    hushOthers(this);
     this.#silence();
-    sounding = this;
     this.#playing = true;
     this.#resting = first < this.track.length || !this.track.complete ? first : 0;
     this.#last = last;
@@ -103,6 +108,8 @@ export class Player extends EventTarget {
     source.connect(context.destination);
     source.onended = () => {
       piece.heard = true;
+      // This one tells the position until the next begins. Those before it would be 345 MB in an hour.
+      this.#pieces.splice(0, this.#pieces.indexOf(piece));
       this.#schedule();
     };
     source.start(piece.startsAt);

@@ -75,17 +75,27 @@ async function* linesOf(response) {
 }
 
 export function bytesOf(base64) {
-  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const letters = atob(base64);
+  const bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = letters.charCodeAt(at); // from() would list them all first
+  return bytes;
 }
 
 async function refusal(response) {
   const retryAfter = response.headers.get("Retry-After");
   const told = { status: response.status, retryAfterSeconds: retryAfter && Number(retryAfter) };
   const words = await response.text();
+  const error = errorIn(words);
+  if (typeof error?.message === "string") return new ServerError(error, told);
+  // not ours: a proxy in between has its own way to say no
+  return new ServerError({ message: `${response.status} ${words || response.statusText}` }, told);
+}
+
+function errorIn(words) {
   try {
-    return new ServerError(JSON.parse(words).error, told);
-  } catch { // not ours: a proxy in between has its own way to say no
-    return new ServerError({ message: `${response.status} ${words || response.statusText}` }, told);
+    return JSON.parse(words)?.error;
+  } catch {
+    return null;
   }
 }
 

@@ -220,7 +220,7 @@ export class SpeakView {
   }
 
   #deliver(file, fetched) {
-    return this.#job.run(async (signal) => {
+    return this.#job.beside(async (signal) => {
       this.#job.tell("preparing");
       download(await fetched(signal), file);
       this.#job.tell("downloaded", { file });

@@ -2,20 +2,25 @@
 import { make, rounded, sign } from "./dom.js";
 import { Job } from "./job.js";
 import { label, say } from "./language.js";
+import { hushOthers } from "./player.js";
 import { readable, Recorder } from "./recorder.js";
 import { ask } from "./server.js";
 
 const PATH = "v1/audio/voices";
 const TICK_MS = 200;
+const LOOK_AGAIN_SECONDS = 5; // where a server that isn't ready doesn't say when it will be
 
 export class VoicesView {
   #list = document.querySelector("#voices .kept");
+  #listed = ""; // what the rows show, as it was told
   #listJob = new Job(document.querySelector("#voices > div"));
   #form = document.getElementById("new-voice");
   #formJob = new Job(this.#form);
   #recorder = new Recorder();
   #recording = null; // the file that is to be sent
   #sample = new Audio();
+  #heard = null; // {id} of the voice that was last asked to be heard
+  #lookAgain = 0; // timer
   #onUse;
 
   /** `onUse()` is called when a voice was chosen to speak with. */
@@ -23,7 +28,13 @@ export class VoicesView {
     this.#onUse = onUse;
     this.#find("#record").addEventListener("click", () => this.#record());
     const file = this.#find("#recording-file");
-    file.addEventListener("change", () => file.files[0] && this.#take(file.files[0], file.files[0].name));
+    file.addEventListener("change", () => {
+      const [chosen] = file.files;
+      file.value = ""; // the same file, recorded anew, is a change as well
+      if (chosen) this.#take(chosen, chosen.name);
+    });
+    for (const audio of [this.#sample, this.#find("audio")]) audio.addEventListener("play", () => hushOthers(audio));
+    document.getElementById("voices").addEventListener("shown", () => this.refresh());
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#keep();
@@ -35,10 +46,23 @@ export class VoicesView {
   }
 
   async #load(signal) {
-    const response = await ask(PATH, { signal });
-    const { data } = await response.json();
+    clearTimeout(this.#lookAgain);
+    const response = await ask(PATH, { signal }).catch((error) => this.#refused(error));
+    const listed = await response.text();
+    if (listed === this.#listed) return; // rows stay: somebody may be about to press a button of theirs
+    this.#listed = listed;
+    const { data } = JSON.parse(listed);
     this.#list.replaceChildren(...data.map((voice) => this.#row(voice)));
     for (const select of document.querySelectorAll('select[name="voice"], select.speaker')) offer(select, data);
+  }
+
+  /** A model that is being loaded has its voices later. */
+  #refused(error) {
+    if (error.status === 503) {
+      const seconds = error.retryAfterSeconds || LOOK_AGAIN_SECONDS;
+      this.#lookAgain = setTimeout(() => this.refresh(), 1000 * seconds);
+    }
+    throw error;
   }
 
   #row(voice) {
@@ -60,21 +84,30 @@ export class VoicesView {
     return make("li", {}, play, who, use, remove);
   }
 
+  /** Let a voice be heard; one that sounds is stopped. */
   #play(id) {
-    this.#listJob.run(async (signal) => {
+    const stops = this.#heard?.id === id && !this.#sample.paused;
+    const heard = (this.#heard = { id });
+    this.#sample.pause();
+    if (stops) return null;
+    return this.#listJob.beside(async (signal) => {
       const response = await ask(`${PATH}/${id}/sample`, { signal });
+      const recording = await response.blob();
+      if (this.#heard !== heard) return; // another one was asked for meanwhile
       URL.revokeObjectURL(this.#sample.src);
-      this.#sample.src = URL.createObjectURL(await response.blob());
-      await this.#sample.play();
+      this.#sample.src = URL.createObjectURL(recording);
+      await this.#sample.play().catch((error) => {
+        if (error.name !== "AbortError") throw error; // it was hushed before it began
+      });
     });
   }
 
   /** A voice is gone for good, so the button asks first. */
   #delete({ id, name }, button) {
     if (button.dataset.text !== "really_delete") return say(button, "really_delete");
-    return this.#listJob.run(async (signal) => {
-      await ask(`${PATH}/${id}`, { method: "DELETE", signal });
-      await this.#load(signal);
+    return this.#listJob.beside(async () => { // no signal: what was sent can't be taken back
+      await ask(`${PATH}/${id}`, { method: "DELETE" });
+      await this.#load();
       this.#listJob.tell("voice_deleted", { name });
     });
   }
@@ -94,7 +127,7 @@ export class VoicesView {
     const state = this.#find(".recording-state");
     if (this.#recorder.recording) {
       say(button, "record");
-      return this.#formJob.run(async () => this.#show(await this.#recorder.stop(), "recording.wav"));
+      return this.#formJob.beside(async () => this.#show(await this.#recorder.stop(), "recording.wav"));
     }
     try {
       await this.#recorder.start();
@@ -111,7 +144,7 @@ export class VoicesView {
   }
 
   #take(file, name) {
-    return this.#formJob.run(async () => this.#show(await readable(file), name));
+    return this.#formJob.beside(async () => this.#show(await readable(file), name));
   }
 
   /** Let the recording be heard before it is sent. */
@@ -129,18 +162,25 @@ export class VoicesView {
   #keep() {
     return this.#formJob.run(async (signal) => {
       const form = new FormData();
+      const recording = this.#recording;
       for (const name of ["name", "transcript", "consent"]) form.set(name, this.#find(`[name="${name}"]`).value);
-      if (this.#recording) form.set("audio_sample", this.#recording);
+      if (recording) form.set("audio_sample", recording);
       this.#formJob.tell("keeping");
       const voice = await (await ask(PATH, { form, signal })).json();
       await this.#load(signal);
       this.#form.reset();
-      this.#recording = null;
-      this.#find("audio").hidden = true;
-      say(this.#find(".recording-state"), "recording_note");
+      if (this.#recording === recording) this.#forget(); // else the next one has come meanwhile
       choose(voice.id);
       this.#formJob.tell("voice_kept", { name: voice.name });
     });
+  }
+
+  #forget() {
+    const player = this.#find("audio");
+    this.#recording = null;
+    player.pause();
+    player.hidden = true;
+    say(this.#find(".recording-state"), "recording_note");
   }
 
   #find(selector) {

@@ -7,6 +7,7 @@ playwright would bring its own copies of node and of browsers.
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import threading
 import time
@@ -17,16 +18,18 @@ from typing import Any, NamedTuple
 
 import pytest
 import uvicorn
-from fake_crew import FakeCrew, Reply
+from fake_crew import FACTS, FakeCrew, Reply
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from deployments.api import SpeechApi
+from deployments.errors import not_ready
 from deployments.keys import new_key
 from deployments.settings import Settings
 from voice_core.speech import Segment
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="drives the page with selenium; pip install .[browser]")
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
@@ -63,6 +66,11 @@ Tonight we go back to where it all began.
 3
 00:00:06,000 --> 00:00:07,000
 And then?
+"""
+ONE_CUE = """WEBVTT
+
+00:00.500 --> 00:02.000
+<v {speaker}>Good evening.
 """
 
 
@@ -104,9 +112,10 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Served]:
-    """Serve the HTTP interface under a prefix, from a thread of this process."""
+def serving(settings: Settings, facts: Reply | None = None) -> Iterator[Served]:
+    """Serve the HTTP interface under a prefix, from a thread of this process; `facts` are the crew's first word."""
     crew = PatientCrew()
+    crew.facts_reply = facts or crew.facts_reply
     app = Starlette(routes=[Mount(PREFIX, SpeechApi(settings, crew).routes())])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
@@ -161,11 +170,24 @@ class Page:
         self.one(selector).clear()
         self.one(selector).send_keys(text)
 
-    def set(self, slider: str, value: str) -> None:
-        """Open the settings, which a phone hides at first, and write into the slider's number."""
-        for details in self.all(f"details:has(number-slider[name='{slider}']):not([open])"):
+    def open_settings(self, setting: str) -> None:
+        """Open what a phone hides at first."""
+        for details in self.all(f"details:has({setting}):not([open])"):
             self.driver.execute_script("arguments[0].open = true", details)
-        self.write(f"#speak number-slider[name='{slider}'] input[type='number']", value)
+
+    def set(self, slider: str, value: str) -> None:
+        """Write into the slider's number."""
+        self.open_settings(f"number-slider[name='{slider}']")
+        self.write(f"number-slider[name='{slider}'] input[type='number']", value)
+
+    def choose_cues(self, file: Path, cues: str) -> None:
+        file.write_text(cues)
+        self.one("#cues-file").send_keys(str(file))
+        self.wait_for(".drop-title", file.name)
+
+    def keep_downloads_in(self, folder: Path) -> None:
+        behaviour = {"behavior": "allow", "downloadPath": str(folder)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
 
     def wait_for(self, selector: str, text: str = "", count: int = 1) -> list[Any]:
         """Return what is visible there, as soon as there are as many and one says `text`."""
@@ -174,7 +196,8 @@ class Page:
             found = [element for element in self.all(selector) if element.is_displayed()]
             return found if len(found) >= count and any(text in element.text for element in found) else []
 
-        waiting = WebDriverWait(self.driver, PATIENCE_SECONDS)
+        replaced = [StaleElementReferenceException]  # between being found and being read
+        waiting = WebDriverWait(self.driver, PATIENCE_SECONDS, ignored_exceptions=replaced)
         return list(waiting.until(there, f"{count} of {selector} saying {text!r}"))
 
     @property
@@ -185,10 +208,16 @@ class Page:
         before = self.played_seconds
         WebDriverWait(self.driver, PATIENCE_SECONDS).until(lambda _: self.played_seconds > before)
 
+    def wait_until_at(self, seconds: float, *, give_or_take: float = 0.0) -> None:
+        """The picture follows what is played by a frame."""
+        there = pytest.approx(seconds, abs=give_or_take)
+        WebDriverWait(self.driver, PATIENCE_SECONDS).until(lambda _: self.played_seconds == there)
+
     @property
     def complaints(self) -> list[str]:
         """What the browser wrote to its console; a refused request is not the page's fault."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if "status of 4" not in entry["message"]]
+        messages = [entry["message"] for entry in self.driver.get_log("browser")]
+        return [message for message in messages if not re.search("status of [45]", message)]
 
 
 @pytest.fixture
@@ -221,6 +250,18 @@ def test_a_text_is_estimated_spoken_played_and_taken_apart(page: Page) -> None:
     page.wait_for(".segments li:nth-child(2)[data-sounding]")
 
 
+def test_a_number_may_have_a_point_or_a_sign(page: Page) -> None:
+    """While it is typed it is no number yet, and must stay as it stands."""
+    page.write("#input", TEXT)
+    page.set("seconds", "2.5")
+    page.wait_for("#estimate", "About 2.5 s")
+    page.set("min_p", "0.00")  # the default, however it is written
+    assert page.one("#speak input[name='top_p']").is_enabled()
+    page.click("#dub-tab")
+    page.set("loudness_lufs", "-14")
+    assert page.one("#dub input[name='loudness_lufs']").get_attribute("value") == "-14"
+
+
 def test_four_samples_come_as_cards_and_a_seed_can_be_used_again(page: Page) -> None:
     page.set("n", "4")
     speak(page)
@@ -240,18 +281,17 @@ def test_the_picture_of_the_sound_is_sought_with_pointer_and_keys(page: Page) ->
     page.click("#speak .transport .play")  # pause
     page.driver.execute_script("arguments[0].focus()", picture)
     picture.send_keys(Keys.HOME)
-    assert page.played_seconds == 0
+    page.wait_until_at(0)
     picture.send_keys(Keys.ARROW_RIGHT)
-    assert page.played_seconds == 1
+    page.wait_until_at(1)
     picture.click()  # in its middle
-    assert page.played_seconds == pytest.approx(float(picture.get_attribute("aria-valuemax")) / 2, abs=0.1)
+    page.wait_until_at(float(picture.get_attribute("aria-valuemax")) / 2, give_or_take=0.1)
     picture.send_keys(Keys.SPACE)
     page.wait_until_playing()
 
 
 def test_every_format_and_captions_can_be_downloaded(page: Page, tmp_path: Path) -> None:
-    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
-    page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    page.keep_downloads_in(tmp_path)
     speak(page)
     page.set("speed", "1")  # opens the settings
     page.one("#response_format").send_keys("flac")
@@ -263,6 +303,19 @@ def test_every_format_and_captions_can_be_downloaded(page: Page, tmp_path: Path)
     (flac,), (srt,) = tmp_path.glob("*.flac"), tmp_path.glob("*.srt")
     assert flac.read_bytes().startswith(b"fLaC")
     assert "The harbour was quiet that morning." in srt.read_text()
+
+
+def test_captions_are_fetched_while_other_samples_are_spoken(page: Page, served: Served, tmp_path: Path) -> None:
+    page.keep_downloads_in(tmp_path)
+    page.set("n", "4")
+    speak(page)
+    served.crew.waits = True
+    page.click("#speak .main")
+    page.wait_for("#speak .status", "Speaking")
+    page.click("#speak .download-srt")
+    page.wait_for("#speak .status", ".srt is there")
+    served.crew.waits = False
+    page.wait_for("#speak .status", "Spoken in")
 
 
 def test_an_error_is_shown_as_the_server_says_it_beside_the_field_that_it_is_about(page: Page) -> None:
@@ -294,6 +347,22 @@ def test_the_keyboard_speaks_and_cancels(page: Page, served: Served) -> None:
     assert not page.one("#speak .cancel").is_displayed()
 
 
+def test_escape_cancels_nothing_that_is_not_seen(page: Page, served: Served, tmp_path: Path) -> None:
+    served.crew.waits = True
+    page.click("#dub-tab")
+    page.choose_cues(tmp_path / "film.srt", SUBTITLES.replace("evening", "morning"))  # which the server has no cache of
+    page.click("#dub .main")
+    page.wait_for("#dub progress")
+    page.click("#dub .main")  # once more, in place of the first
+    page.click("#speak-tab")
+    page.one("#input").send_keys(Keys.ESCAPE)
+    page.click("#dub-tab")
+    page.wait_for("#dub progress")
+    page.one("#dub-tab").send_keys(Keys.ESCAPE)
+    page.wait_for("#dub .status", "Cancelled")
+    assert not page.one("#dub progress").is_displayed()
+
+
 def test_a_voice_is_recorded_kept_chosen_and_deleted(page: Page) -> None:
     page.click("#voices-tab")
     page.click("#record")
@@ -315,10 +384,8 @@ def test_a_voice_is_recorded_kept_chosen_and_deleted(page: Page) -> None:
 
 
 def test_subtitles_are_dubbed(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "film.srt").write_text(SUBTITLES)
     page.click("#dub-tab")
-    page.one("#cues-file").send_keys(str(tmp_path / "film.srt"))
-    page.wait_for(".drop-title", "film.srt")
+    page.choose_cues(tmp_path / "film.srt", SUBTITLES)
     page.click("#dub .main")
     page.wait_for("#dub .status", "Dubbed in")
     rows = page.wait_for(".cues tbody tr", count=3)
@@ -326,6 +393,32 @@ def test_subtitles_are_dubbed(page: Page, tmp_path: Path) -> None:
     assert "1.50" in rows[0].text  # seconds asked
     page.click(".cues tbody tr:nth-child(2) .play")
     page.wait_for(".cues tbody tr:nth-child(2)[data-sounding]")
+
+
+def test_speakers_go_by_the_names_that_the_server_reads(page: Page, tmp_path: Path) -> None:
+    page.click("#dub-tab")
+    page.open_settings("#dub-voice")
+    page.choose_cues(tmp_path / "film.json", '[{"speaker": "Ann  Lee "}]')
+    page.wait_for(".speakers label", "Voice of Ann Lee")
+    page.choose_cues(tmp_path / "film.vtt", ONE_CUE.format(speaker="Ann"))
+    page.wait_for(".speakers label", "Voice of Ann")
+    page.choose_cues(tmp_path / "film.vtt", ONE_CUE.format(speaker="Tom &amp; Ann"))  # the same file, corrected
+    page.wait_for(".speakers label", "Voice of Tom & Ann")
+    page.one(".speakers select").send_keys("The model")
+    page.click("#dub .main")
+    page.wait_for("#dub .status", "Dubbed in")
+    assert "spoken by" not in page.one("#dub .warnings").text  # said of a voice that is meant for nobody
+
+
+def test_remarks_on_a_cue_leave_room_for_its_words(page: Page, tmp_path: Path) -> None:
+    starts = (500, 540, 560, 600)  # far too close, so that much is to be remarked
+    cues = [f"00:00:00,{start} --> 00:00:00,{start + 40}\n{TEXT}\n" for start in starts]
+    page.click("#dub-tab")
+    page.choose_cues(tmp_path / "film.srt", "\n".join(cues))
+    page.click("#dub .main")
+    page.wait_for("#dub .status", "with remarks on 4 of 4 cues")
+    remarks = page.wait_for(".cues .remarks", "runs over too far", count=4)
+    assert page.one(".cues .words").rect["width"] > max(cell.rect["width"] for cell in remarks) / 2
 
 
 def test_the_page_speaks_japanese_and_stays_so(page: Page) -> None:
@@ -360,3 +453,14 @@ def test_a_server_that_wants_a_key_is_asked_again_with_one(page: Page, tmp_path:
         speak(page)
         assert not page.one("#key").is_displayed()
         page.driver.get("about:blank")  # before the server goes, or the page asks it once more
+
+
+def test_voices_are_asked_for_again_until_the_model_is_loaded(page: Page, tmp_path: Path) -> None:
+    loading = Reply(not_ready("it is being loaded"))
+    with serving(Settings(voices=str(tmp_path / "voices")), facts=loading) as served:
+        page.driver.get(served.address)
+        page.click("#voices-tab")
+        page.wait_for("#voices .alert", "Try again in 5 s")
+        served.crew.facts_reply = Reply(FACTS)
+        page.wait_for(".kept li", "The model’s own")
+        page.driver.get("about:blank")
