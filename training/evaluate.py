@@ -19,7 +19,7 @@ doesn't end is declined, so that it can be counted. The last line is a JSON obje
   process after the service is gone;
 - `weights_sha256`: of the weights of speaker, codec and encoder, and of the voices' prompts;
 - `sentences`, `draws`; `voices`: the error rate of each voice; `codec_log_mel`: how far the teacher's speech is from
-  itself through the codec, null where no teacher is installed.
+  itself through the codec, null where no teacher is installed. Before it, what the judge mishears of that speech.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a fresh clone runs without being installed
 
@@ -43,7 +44,7 @@ from training.features import ENCODER_FILE, load_codebook
 from training.recogniser import SHIPPED_FILE, ErrorCount, load_recogniser
 from training.service import Answer, Service
 from training.spectral import SpectralLoss
-from training.teacher import Teacher
+from training.teacher import VOICES, Teacher
 from training.texts import visible
 from voice_core.codec.codec import Codec
 from voice_core.model.checkpoint import WEIGHTS_FILE
@@ -133,7 +134,7 @@ def main() -> None:
         draws=draws,
         paces=paces,
         voices={DEFAULT_VOICE: paces["1"].per} | {voice: judge.rate(said) for voice, said in of_voices.items()},
-        codec_log_mel=codec_log_mel(arguments.model, lines_of(chosen.spoken)),
+        codec_log_mel=codec_log_mel(arguments.model, lines_of(chosen.spoken)[: arguments.limit], judge),
         weights_sha256=weights_sha256(arguments.model),
     )
     print(json.dumps(asdict(figures)))
@@ -188,19 +189,22 @@ class Judge:
 
     def rate(self, answers: Sequence[Answer]) -> float:
         """Return phoneme errors a phoneme."""
-        return self._count(answers)[0].rate
+        return self.rate_of([answer.samples for answer in answers])
+
+    def rate_of(self, sounds: Sequence[NDArray[np.float32]]) -> float:
+        """Return phoneme errors a phoneme in sounds [N] that should say the sentences, one after the other."""
+        return self._count(sounds)[0].rate
 
     def print_worst(self, answers: Sequence[Answer]) -> None:
         """Print the sentences that went worst."""
-        _, errors = self._count(answers)
+        _, errors = self._count([answer.samples for answer in answers])
         for number in sorted(range(len(errors)), key=lambda number: -errors[number])[:5]:
             print(f"{errors[number]:3} errors: {self._sentences[number % len(self._sentences)]}")
 
-    def _count(self, answers: Sequence[Answer]) -> tuple[ErrorCount, list[int]]:
+    def _count(self, sounds: Sequence[NDArray[np.float32]]) -> tuple[ErrorCount, list[int]]:
         count = ErrorCount(self._recogniser)
         return count, [
-            count.add(answer.samples, self._phonemes[number % len(self._phonemes)])
-            for number, answer in enumerate(answers)
+            count.add(sound, self._phonemes[number % len(self._phonemes)]) for number, sound in enumerate(sounds)
         ]
 
 
@@ -236,8 +240,11 @@ def segments_of(
 
 
 @torch.inference_mode()
-def codec_log_mel(model: str, sentences: Sequence[str]) -> float | None:
-    """Return the mean log-mel distance between what the teacher says and what the codec makes of it."""
+def codec_log_mel(model: str, sentences: Sequence[str], judge: Judge) -> float | None:
+    """Return the mean log-mel distance between what the teacher says and what the codec makes of it.
+
+    Prints how much of either the judge mishears: below that no voice can be measured.
+    """
     try:
         teacher = Teacher()
     except OSError:
@@ -245,10 +252,17 @@ def codec_log_mel(model: str, sentences: Sequence[str]) -> float | None:
     directory = codec_directory(model)
     codebook, codec, distance_of = load_codebook(directory), Codec.load(directory), SpectralLoss()
     distances = []
-    for sentence in sentences:
-        sound = torch.from_numpy(teacher.speak(visible(sentence), CODEC_WORDS_PER_MINUTE))[None]
-        made = torch.from_numpy(codec.decode_batch(codebook(sound))[0])[None]
-        distances.append(distance_of.mel_distance(made, sound).item())
+    for number, voice in enumerate(VOICES):
+        said, through_codec = [], []
+        for sentence in sentences:
+            sound = torch.from_numpy(teacher.speak(visible(sentence), CODEC_WORDS_PER_MINUTE, number))[None]
+            made = torch.from_numpy(codec.decode_batch(codebook(sound))[0])[None]
+            said.append(sound[0].numpy())
+            through_codec.append(made[0].numpy())
+            if number == 0:
+                distances.append(distance_of.mel_distance(made, sound).item())
+        misheard, of_codec = judge.rate_of(said), judge.rate_of(through_codec)
+        print(f"{voice.name}: of the teacher the judge mishears {misheard:.1%}, through the codec {of_codec:.1%}")
     return sum(distances) / len(distances)
 
 
