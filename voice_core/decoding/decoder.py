@@ -401,7 +401,7 @@ def _all_run(computations: Iterable[Computation]) -> bool:
         for compute in computations:
             compute()
     except Exception as error:  # of a compiler, a driver, a limit of the GPU: whichever it is, torch goes on
-        reason = "Decode steps are computed by torch, which takes longer, because the kernels failed: %s"
+        reason = "Decode steps are computed by torch, which takes longer, because the kernels weren't trusted: %s"
         logger.warning(reason, error, exc_info=True)
         return False
     return True

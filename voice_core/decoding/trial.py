@@ -3,7 +3,11 @@
 Kernels are compiled for the GPU and by the Triton that are there; neither needs to be one that anybody has tried. What
 can't be compiled, started or believed is left to torch, and the log says so: speech is slower then, but right.
 
-Letters: B rows, V ids of the speaker.
+Trained weights may carry a rounding through all layers until it is large (T5Gemma's encoder in bfloat16 has been seen
+0.1 of its norm away from itself in float32, with every layer right by itself). So the first layers are held to what one
+of them rounds, and what comes after all of them may be as far from torch as torch is from itself with fewer rows.
+
+Letters: B rows, L layers, K heads, D head dimensions, V ids of the speaker.
 """
 
 from __future__ import annotations
@@ -29,6 +33,9 @@ logger = logging.getLogger(__name__)
 ROWS = (4, 32, 64, 128)  # with memories of different lengths; kernels are others for more rows
 # Of what both compute, in norms; hidden states of the full model's 26 layers in bfloat16 were 0.018 apart on an H200.
 MOST_APART = 0.05
+FIRST_LAYERS = 2  # the second one's keys and values are the first that all kernels of a layer have a part in
+OWN_NOISE = 3.0  # times as far apart as torch is from itself may the last layers be,
+MOST_APART_AT_ALL = 0.5  # and no further: what is computed wrong is about as far as what isn't computed
 
 
 @torch.inference_mode()
@@ -42,7 +49,9 @@ def works(fused: FusedStep, slots: Slots, state: RowState, plain: PlainStep) -> 
     except Exception as error:  # of a compiler, a driver, a limit of the GPU: whichever it is, torch goes on
         faults = [repr(error)]
     for fault in faults:
-        logger.warning("Decode steps are computed by torch, which takes longer, because the kernels failed: %s", fault)
+        logger.warning(
+            "Decode steps are computed by torch, which takes longer, because the kernels weren't trusted: %s", fault
+        )
     return not faults
 
 
@@ -58,11 +67,22 @@ def _faults(fused: FusedStep, slots: Slots, state: RowState, plain: PlainStep, s
     )
     plain.think(shape)
     expected = [kept[at].float().clone() for _, kept, at in results]
+    most = [MOST_APART] * len(results)
+    for few in {1, shape.rows // 2} - {0, shape.rows}:
+        plain.think(shape._replace(rows=few))
+        noise = [
+            _distance(kept[at][:few].float(), whole[:few])
+            for (_, kept, at), whole in zip(results, expected, strict=True)
+        ]
+        most = [min(max(one, OWN_NOISE * own), MOST_APART_AT_ALL) for one, own in zip(most, noise, strict=True)]
     for _, kept, at in results:
         kept[at] = torch.nan
     fused.think(shape)
-    for (name, kept, at), theirs in zip(results, expected, strict=True):
-        yield from _apart(name, kept[at].float(), theirs)
+    for (name, kept, at), theirs, allowed in zip(results, expected, most, strict=True):
+        ours = kept[at].float()
+        if name != "hidden states":
+            yield from _apart(f"first layers' {name}", ours[:, :FIRST_LAYERS], theirs[:, :FIRST_LAYERS])
+        yield from _apart(name, ours, theirs, allowed)
     state.hidden[rows] = expected[-1].to(state.hidden.dtype)
     logits = fused.logits(rows)  # [B, V]
     possible = torch.arange(logits.shape[1], device=logits.device) != plain.end_code  # it is too early for an end
@@ -76,10 +96,15 @@ def _faults(fused: FusedStep, slots: Slots, state: RowState, plain: PlainStep, s
             yield f"of {demand.candidates} candidates others are drawn"
 
 
-def _apart(name: str, ours: Tensor, theirs: Tensor) -> Iterator[str]:
-    apart = float((ours - theirs).norm() / theirs.norm())
-    if not apart < MOST_APART:
-        yield f"{len(ours)} rows' {name} are {apart:.3f} of their norm apart"
+def _apart(name: str, ours: Tensor, theirs: Tensor, most: float = MOST_APART) -> Iterator[str]:
+    apart = _distance(ours, theirs)
+    if not apart < most:
+        yield f"{len(ours)} rows' {name} are {apart:.3f} of their norm apart, at most {most:.3f} may be"
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> float:
+    """Return how far they are apart, as a share of the norm."""
+    return float((ours - theirs).norm() / theirs.norm())
 
 
 @contextmanager
