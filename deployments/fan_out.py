@@ -42,7 +42,7 @@ async def ask(call: Callable[[], PendingReply[Reply]], *, timeout_seconds: float
 async def ask_again(call: Callable[[], PendingReply[Reply]]) -> Reply:
     """Return the reply to a call that is made again if its replica dies, or could do it only this time not.
 
-    A segment carries its seeds, so a repeat on another replica gives the same speech.
+    A segment carries its seeds, so a repeat on another replica draws the same.
     """
     for rest_seconds in REST_SECONDS:
         try:

@@ -74,9 +74,10 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
         check_keys(settings.api_keys)
         model = check_model(settings.model)
         whisper = settings.whisper_model and check_model(settings.whisper_model, "--whisper-model")
+        codec = settings.codec and check_model(settings.codec, "--codec")
         with _ray(settings, round(cpus_needed(settings)), metrics_port=address.metrics_port):
             chosen = settings.model_copy(
-                update={"model": model, "whisper_model": whisper, "device": choose_device(settings)}
+                update={"model": model, "codec": codec, "whisper_model": whisper, "device": choose_device(settings)}
             )
             _say(f"Model {model} on {chosen.device}.")
             serve.start(http_options={"host": address.host, "port": address.port})

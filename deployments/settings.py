@@ -108,6 +108,11 @@ class Settings(BaseModel):
         min_length=1,
         description="a file of hashed API keys, at every ingress; see python -m deployments key new",
     )
+    codec: str | None = Field(
+        default=None,
+        min_length=1,
+        description="another codec than the one that the checkpoint names, a directory or hub id",
+    )
     whisper_model: str | None = Field(
         default=None,
         min_length=1,

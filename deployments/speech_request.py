@@ -80,7 +80,8 @@ class SpeechRequest(SpokenRequest):
         default=None,
         ge=0,
         le=MAX_SEED,
-        description="the same seed gives the same bytes; drawn if none is given, and told",
+        description="the same seed gives the same speech, with the setting `deterministic` the same bytes; "
+        "drawn if none is given, and told",
     )
     language: LanguageTag | None = Field(
         default=None,

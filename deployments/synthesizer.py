@@ -52,6 +52,7 @@ def load_decoder(settings: Settings) -> Decoder:
 
     return Decoder.load(
         settings.model,
+        codec=settings.codec,
         device=settings.device,
         precision=settings.precision,
         max_rows=settings.max_rows,

@@ -58,6 +58,6 @@ class VoiceEncoder:
             from voice_core.voices.learning import Learner
 
             device = "cuda" if ray.get_gpu_ids() else "cpu"
-            directory = codec_directory(self._settings.model)
+            directory = codec_directory(self._settings.model, self._settings.codec)
             self._learner = Learner(directory, self._settings.reference_limits, device)
         return self._learner

@@ -2,7 +2,7 @@ import gc
 import json
 import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from deployments.segment_cache import packed, unpacked
+from voice_core import hub
 from voice_core.codec.checkpoint import load_decoder
 from voice_core.codec.codec import Codec
 from voice_core.decoding.engine import RowHandle
@@ -19,7 +20,7 @@ from voice_core.embedded import DIRECTORY
 from voice_core.errors import CheckpointError, RequestError, SettingError, SynthesisError
 from voice_core.planning import plan
 from voice_core.speech import FinishReason, Sampling, Segment, VoicePrompt
-from voice_core.synthesizer import Synthesizer, _when_all_done
+from voice_core.synthesizer import Synthesizer, _when_all_done, codec_directory
 
 HELLO = Segment("hello there.", 0.9)
 
@@ -148,8 +149,46 @@ def test_a_codec_that_does_not_know_the_models_codes_is_refused(tmp_path: Path) 
     file = tmp_path / "codec" / "config.json"
     codec = json.loads(file.read_text())
     file.write_text(json.dumps(codec | {"code_map": codec["code_map"][:100]}))
-    with pytest.raises(CheckpointError, match=f"knows 100 codes, it speaks {len(codec['code_map'])}"):
+    with pytest.raises(CheckpointError, match=f"knows 100 codes, the model speaks {len(codec['code_map'])}"):
         Synthesizer.load(str(tmp_path), device="cpu")
+
+
+def test_another_codec_than_the_checkpoints_may_be_named(tmp_path: Path) -> None:
+    shutil.copytree(DIRECTORY / "codec", tmp_path / "codec")
+    named = Synthesizer.load("embedded", device="cpu", max_rows=1, codec=str(tmp_path / "codec"))
+    usual = Synthesizer.load("embedded", device="cpu", max_rows=1)
+    assert named.facts.code_fingerprint == usual.facts.code_fingerprint
+    for loaded in (named, usual):
+        loaded.close()
+    file = tmp_path / "codec" / "config.json"
+    codec = json.loads(file.read_text())
+    file.write_text(json.dumps(codec | {"code_map": codec["code_map"][:100]}))
+    with pytest.raises(SettingError, match=r"codec: the codec .* knows 100 codes"):
+        Synthesizer.load("embedded", device="cpu", codec=str(tmp_path / "codec"))
+
+
+def test_what_is_small_or_may_be_refused_is_fetched_before_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub may keep a tokenizer behind a form to be filled in, and weights take minutes."""
+    shutil.copytree(DIRECTORY, tmp_path / "snapshot")
+    fetched: list[Sequence[str]] = []
+
+    def fetch(hub_id: str, files: Sequence[str]) -> Path:
+        fetched.append(files)
+        return tmp_path / "snapshot"
+
+    monkeypatch.setattr(hub, "_download", fetch)
+    (tmp_path / "snapshot" / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="embedded: no such directory"):  # the tokenizer that the config names
+        Synthesizer.load("somebody/model", device="cpu")
+    assert fetched
+    assert not any("*.safetensors" in files for files in fetched)
+    fetched.clear()
+    config = json.loads((tmp_path / "snapshot" / "config.json").read_text())
+    (tmp_path / "snapshot" / "config.json").write_text(json.dumps(config | {"xcodec2_model_name": "somebody/codec"}))
+    codec_directory("somebody/model")
+    assert fetched == [("config.json",), hub.MODEL_FILES]  # of the model, of the codec
 
 
 @pytest.mark.parametrize(

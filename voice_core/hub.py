@@ -11,6 +11,7 @@ from voice_core.errors import CheckpointError
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # Nothing that could run code: no .py, no pickle.
+CONFIG_FILE = "config.json"
 MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model")
 # A checkpoint names the text model that it grew from as its tokenizer, and the weights beside that aren't needed.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json")

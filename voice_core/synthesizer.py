@@ -37,7 +37,7 @@ from voice_core.errors import (
     as_synthesis_error,
 )
 from voice_core.fingerprint import model_fingerprint
-from voice_core.hub import checkpoint_directory
+from voice_core.hub import CONFIG_FILE, HUB_ID, MODEL_FILES, TOKENIZER_FILES, checkpoint_directory
 from voice_core.judging import repeated_share
 from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
@@ -147,12 +147,13 @@ class Synthesizer:
         max_rows: int | None = None,
         longest_segment_seconds: float | None = None,
         longest_reference_seconds: float = LONGEST_REFERENCE_SECONDS,
+        codec: str | None = None,
         in_flight: bool = True,
         largest_share: float = DEFAULT_LARGEST_SHARE,
         deterministic: bool = False,
         cuda_graphs: bool = True,
     ) -> Synthesizer:
-        """Load a checkpoint (a directory, a hub id or "embedded") with its codec.
+        """Load a checkpoint (a directory, a hub id or "embedded") with its codec, or with `codec`, named likewise.
 
         Without `max_rows` there are as many slots as fit into the device's free memory, up to MOST_ROWS; each has room
         for a segment and a voice prompt of the longest seconds. See plan_slots for what gives way where memory is
@@ -161,16 +162,19 @@ class Synthesizer:
         precision, a number of rows or a length that can't be had.
         """
         started_at = time.perf_counter()
-        directory = model_directory(model)
-        config = read_config(directory)
         place = chosen_device(device)
+        # What is small, or may be refused, is fetched before weights that take minutes.
+        small = model_directory(model, (CONFIG_FILE, *TOKENIZER_FILES))
+        config = read_config(small)
+        tokenizer = load_tokenizer(small, config)
+        codec_place = codec_directory(model, codec)
+        directory = model_directory(model)
         network = load_network(directory, config, device=place, dtype=_chosen_dtype(precision, place, config))
         pack_linears(network)
-        codec_place = codec_directory(model)
-        codec = Codec.load(codec_place, place)
-        codec.trace()
-        codec.batched &= not deterministic  # what it decodes together it rounds by what else is there
-        _check_codec(codec, config, directory)
+        sound = Codec.load(codec_place, place)
+        sound.trace()
+        sound.batched &= not deterministic  # what it decodes together it rounds by what else is there
+        _check_codec(sound, config, directory, codec)
         voices = read_built_in_voices(directory, config.audio_vocab_size)
         slot_plan = plan_slots(
             config,
@@ -196,8 +200,8 @@ class Synthesizer:
             decoder,
             slot_plan,
             Engine(decoder, in_flight=in_flight, largest_share=largest_share),
-            load_tokenizer(directory, config),
-            codec,
+            tokenizer,
+            sound,
             code_fingerprint(codec_place),
             _model_fingerprint(directory, codec_place, config, network, deterministic=deterministic),
             voices,
@@ -334,15 +338,23 @@ def _when_all_done(handles: Sequence[RowHandle], act: Callable[[], None]) -> Non
         handle.future.add_done_callback(one_done)
 
 
-def model_directory(model: str) -> Path:
-    """Return where the checkpoint lies that a setting names."""
-    return EMBEDDED_DIRECTORY if model == EMBEDDED else checkpoint_directory(model)
+def model_directory(model: str, files: Sequence[str] = MODEL_FILES) -> Path:
+    """Return where the checkpoint lies that a setting names; of one of the hub, at least these files."""
+    return EMBEDDED_DIRECTORY if model == EMBEDDED else checkpoint_directory(model, files=files)
 
 
-def codec_directory(model: str) -> Path:
-    """Return where the codec lies that a model's checkpoint names."""
-    directory = model_directory(model)
-    return checkpoint_directory(read_config(directory).codec_name, relative_to=directory)
+def codec_directory(model: str, codec: str | None = None) -> Path:
+    """Return where the codec lies: the one that is named here, else the one that the model's checkpoint names.
+
+    Fetches the checkpoint's weights only where the codec lies among them.
+    """
+    if codec is not None:
+        return checkpoint_directory(codec)
+    directory = model_directory(model, (CONFIG_FILE,))
+    named = read_config(directory).codec_name
+    if not HUB_ID.fullmatch(named):
+        directory = model_directory(model)
+    return checkpoint_directory(named, relative_to=directory)
 
 
 def chosen_device(device: str) -> torch.device:
@@ -385,14 +397,17 @@ def _model_fingerprint(
     return model_fingerprint(directory, codec, tokenizer_directory(directory, config), *settings)
 
 
-def _check_codec(codec: Codec, config: ModelConfig, directory: Path) -> None:
-    file = str(directory / "config.json")
+def _check_codec(codec: Codec, config: ModelConfig, directory: Path, named: str | None) -> None:
+    """Refuse a codec that isn't the model's; `named` is the one that the settings name, if they do."""
+    its = f"the codec {named or config.codec_name!r}"
     if codec.codebook_size < config.audio_vocab_size:
-        reason = (
-            f"its codec {config.codec_name!r} knows {codec.codebook_size} codes, it speaks {config.audio_vocab_size}"
-        )
-        raise CheckpointError(file, "xcodec2_model_name", reason)
-    if codec.frames_per_second != config.frames_per_second:
-        rates = f"{codec.frames_per_second} frames a second, the model {config.frames_per_second:g}"
-        reason = f"its codec {config.codec_name!r} has {rates}"
-        raise CheckpointError(file, "encodec_sr", reason)
+        key = "xcodec2_model_name"
+        reason = f"{its} knows {codec.codebook_size} codes, the model speaks {config.audio_vocab_size}"
+    elif codec.frames_per_second != config.frames_per_second:
+        key = "encodec_sr"
+        reason = f"{its} has {codec.frames_per_second} frames a second, the model {config.frames_per_second:g}"
+    else:
+        return
+    if named is not None:
+        raise SettingError(f"codec: {reason}")
+    raise CheckpointError(str(directory / CONFIG_FILE), key, reason)

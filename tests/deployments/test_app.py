@@ -68,6 +68,7 @@ def test_every_setting_is_an_option_of_the_launcher() -> None:
         most_voices=10,
         shortest_reference_seconds=11,
         longest_reference_seconds=12,
+        codec="somewhere",
         whisper_model="elsewhere",
         segment_cache="/spoken",
         segment_cache_bytes=13,

@@ -71,6 +71,7 @@ def test_rope_base_is_read_in_both_spellings() -> None:
         ({"audio_vocab_size": None}, "audio_vocab_size"),
         ({"audio_vocab_size": "many"}, "audio_vocab_size"),
         ({"n_codebooks": 8}, "n_codebooks"),
+        ({"quantization_config": {"load_in_4bit": True}}, "quantization_config"),
         ({"attn_implementation": "telepathy"}, "attn_implementation"),
         ({"empty_token": 1000}, "empty_token"),
         ({"encodec_sr": 0}, "encodec_sr"),

@@ -115,6 +115,8 @@ def parse_config(raw: Any, file: str) -> ModelConfig:
         raise CheckpointError(file, "n_codebooks", "only one codebook is supported")
     if (kind := top.text("text_input_type", "text")) != "text":
         raise CheckpointError(file, "text_input_type", f"is {kind!r}, only 'text' can be read")
+    if raw.get("quantization_config") is not None:
+        raise CheckpointError(file, "quantization_config", "quantised weights can't be read; take the whole checkpoint")
     t5 = top.section("t5_config_dict")
     softcap_applies = _softcap_applies(top)
     encoder = _stack(t5.section("encoder"), softcap_applies, memory_size=None)
