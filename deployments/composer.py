@@ -27,11 +27,10 @@ class Span:
     end_samples: int
 
     @classmethod
-    def of(cls, part: Part, sample_rate: int, file_rate: int) -> Self:
-        """Find a part, counted at the codec's rate, in a file of another rate (both in Hz)."""
-        return cls(
-            *(resampled_length(place, sample_rate, file_rate) for place in (part.start_samples, part.end_samples))
-        )
+    def of(cls, part: Part, sample_rate: int, file_rate: int, lead_samples: int) -> Self:
+        """Find a part, counted at the codec's rate, in a file of another rate (both in Hz) that begins with a delay."""
+        places = (part.start_samples, part.end_samples)
+        return cls(*(lead_samples + resampled_length(place, sample_rate, file_rate) for place in places))
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Composed:
 
     audio: bytes
     media_type: str
-    samples: int
+    samples: int  # the format's delay included, what fills its last frame not
     sample_rate: int  # Hz, of the file: formats that can't hold the codec's rate have another
     spans: tuple[Span, ...]  # of every segment, in the file
 
@@ -81,7 +80,7 @@ def compose(speeches: Sequence[Speech], audio_format: str, pause_seconds: float)
     return Composed(
         audio=encode(whole, audio_format),
         media_type=file_format.media_type,
-        samples=resampled_length(len(whole.samples), sample_rate, file_rate),
+        samples=file_format.lead_samples + resampled_length(len(whole.samples), sample_rate, file_rate),
         sample_rate=file_rate,
-        spans=tuple(Span.of(part, sample_rate, file_rate) for part in parts),
+        spans=tuple(Span.of(part, sample_rate, file_rate, file_format.lead_samples) for part in parts),
     )

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import logging
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import IO, Any, Self
@@ -20,12 +20,13 @@ from deployments.fan_out import in_order
 from deployments.ignored import ignored_sampling
 from deployments.shapes import CueRow, DubReport
 from deployments.speaking import Utterance, Wishes
+from voice_core.audio.formats import format_named
 from voice_core.audio.joining import PAUSE_SECONDS, join
 from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError, SynthesisError
 from voice_core.judging import is_silent
-from voice_core.mastering import KEPT_BYTES, write_track
+from voice_core.mastering import KEPT_BYTES, lead_left_out, write_track
 from voice_core.speech import FinishReason, Segment
 from voice_core.subtitles import Cue, CueSheet, caption_rows, write_captions
 from voice_core.text import has_words
@@ -216,9 +217,16 @@ class Dub:
         unused = [speaker for speaker in self._wanted.voices if speaker not in speakers]
         warnings = [
             *ignored_sampling(self._wanted),
+            *self._late_by_format(),
             *(f"voices: no cue is spoken by {speaker!r}" for speaker in unused),
         ]
         return warnings if self._loudness_warning is None else [*warnings, self._loudness_warning]
+
+    def _late_by_format(self) -> Iterator[str]:
+        wanted = format_named(self._wanted.response_format)
+        if wanted.lead_samples and not lead_left_out(self._timeline, self._wanted.response_format):
+            late_ms = 1000 * wanted.lead_samples / self._file_rate
+            yield f"response_format: every cue is heard {late_ms:.0f} ms late, because the first one leaves no room"
 
     @property
     def _file_rate(self) -> int:

@@ -160,11 +160,15 @@ class DoneEvent(TypedDict):
     manifest: NotRequired[Manifest]
 
 
+RetryAfter = Annotated[int, Field(description="where a repeat may succeed; after so long")]
+
+
 class ErrorEvent(TypedDict):
     """The last event of a speech that failed on its way."""
 
     type: Literal["speech.audio.error"]
     error: ErrorObject
+    retry_after_seconds: NotRequired[RetryAfter]
 
 
 class CueRow(TypedDict):
@@ -248,6 +252,7 @@ class DubErrorEvent(TypedDict):
 
     type: Literal["dub.error"]
     error: ErrorObject
+    retry_after_seconds: NotRequired[RetryAfter]
 
 
 class VoiceObject(TypedDict):

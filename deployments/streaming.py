@@ -57,8 +57,10 @@ class Recording:
 
     @property
     def samples(self) -> int:
-        """Of the file, so far."""
-        return resampled_length(self._codec_samples, self._codec_rate, self.sample_rate)
+        """Of the file, so far; 0 as long as there is no sound."""
+        if not self._codec_samples:
+            return 0
+        return self._file.lead_samples + resampled_length(self._codec_samples, self._codec_rate, self.sample_rate)
 
     async def add(self, utterance: Utterance) -> bytes:
         """Return what the next segment adds to the file; its row is the last of `rows`."""
@@ -74,7 +76,7 @@ class Recording:
         speech = utterance.speech
         part = self._joiner.add(Waveform(speech.samples, speech.sample_rate))
         self._codec_samples += len(part.samples)
-        span = Span.of(part, self._codec_rate, self.sample_rate)
+        span = Span.of(part, self._codec_rate, self.sample_rate, self._file.lead_samples)
         self.rows.append(segment_row(utterance, span, self.sample_rate))
         self.text_tokens += speech.text_tokens
         self.frames += speech.frames
@@ -228,7 +230,9 @@ async def call_off(task: asyncio.Future[Any]) -> None:
 
 
 def error_event(kind: str, error: ApiError) -> dict[str, Any]:
-    return {"type": kind, "error": error.envelope()["error"]}
+    event = {"type": kind, "error": error.envelope()["error"]}
+    later = error.headers.get("Retry-After")  # which an answer that has begun can't send any more
+    return event if later is None else {**event, "retry_after_seconds": int(later)}
 
 
 def event_bytes(event: Mapping[str, Any]) -> bytes:

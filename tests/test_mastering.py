@@ -9,7 +9,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from tests.audio.ffmpeg import heard_by_ffmpeg
 from voice_core import mastering
+from voice_core.audio.formats import FORMATS
 from voice_core.audio.loudness import loudness_lufs, true_peak
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError
@@ -38,6 +40,20 @@ def written(timeline: Timeline, target_lufs: float | None) -> tuple[NDArray[np.f
     samples, rate = soundfile.read(file, dtype="float32")
     assert rate == RATE
     return samples, reached_lufs
+
+
+def test_what_a_format_puts_before_the_sound_is_taken_from_the_silence_there() -> None:
+    if "aac" not in FORMATS:
+        pytest.skip("PyAV is an optional extra")
+    tone = (0.5 * np.sin(np.arange(RATE) * 0.3)).astype(np.float32)
+    timeline = Timeline([Cue(1.0, 2.0, "Hello.")], RATE)
+    timeline.put(0, Waveform(tone, RATE))
+    file = io.BytesIO()
+    write_track(timeline, file, "aac", None)
+    heard, _ = heard_by_ffmpeg(file.getvalue())
+    expected = timeline.stretch(0, timeline.samples)
+    assert len(heard) == pytest.approx(timeline.samples, abs=1024)
+    assert np.corrcoef(heard[: len(expected)][:30_000], expected[:30_000])[0, 1] > 0.99
 
 
 def test_without_a_target_the_track_is_written_as_it_is() -> None:

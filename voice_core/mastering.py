@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from voice_core.audio.formats import format_named, resampled_length
 from voice_core.audio.limiting import limit, reach_samples
 from voice_core.audio.loudness import BLOCK_SECONDS, CEILING_DBTP, gain_to, loudness_lufs, true_peak
 from voice_core.audio.streams import open_stream
@@ -40,13 +41,15 @@ class Level:
 def write_track(timeline: Timeline, file: IO[bytes], format_name: str, target_lufs: float | None) -> float | None:
     """Write the whole file, with a head that knows its length, and go back to its beginning.
 
+    Where a format puts a delay before the sound, the track begins as much later, if nothing sounds there.
+
     Return the loudness that it got, by EBU R 128: `target_lufs`, or less where its peaks allow no more; None where no
     target is given, or nothing can be heard. Raises RequestError for an unknown format.
     """
     stream = open_stream(format_name, timeline.sample_rate)
     level = _level(timeline, target_lufs)
     with tempfile.SpooledTemporaryFile(max_size=KEPT_BYTES) as streamed:
-        for stretch in _stretches(timeline, level):
+        for stretch in _stretches(timeline, level, lead_left_out(timeline, format_name)):
             streamed.write(stream.write(stretch))
         streamed.write(stream.close())
         file.write(stream.head())
@@ -55,6 +58,13 @@ def write_track(timeline: Timeline, file: IO[bytes], format_name: str, target_lu
             file.write(piece)
     file.seek(0)
     return level.reached_lufs
+
+
+def lead_left_out(timeline: Timeline, format_name: str) -> int:
+    """Return how many samples of a track give way to its format's delay: none if they aren't all silent."""
+    wanted, rate = format_named(format_name), timeline.sample_rate
+    lead = resampled_length(wanted.lead_samples, wanted.rate_for(rate), rate)
+    return 0 if lead >= timeline.samples or timeline.stretch(0, lead).any() else lead
 
 
 def _level(timeline: Timeline, target_lufs: float | None) -> Level:
@@ -80,10 +90,10 @@ def _level(timeline: Timeline, target_lufs: float | None) -> Level:
     return Level(factor, ceiling, loudness_lufs(limited))
 
 
-def _stretches(timeline: Timeline, level: Level) -> Iterator[NDArray[np.float32]]:
-    """Yield the track's samples [N] as they are written: so loud, and limited as in one go."""
+def _stretches(timeline: Timeline, level: Level, first: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the track's samples [N] from the first on, as they are written: so loud, and limited as in one go."""
     reach, step = reach_samples(timeline.sample_rate), round(STRETCH_SECONDS * timeline.sample_rate)
-    for start in range(0, timeline.samples, step):
+    for start in range(first, timeline.samples, step):
         end, before = min(start + step, timeline.samples), max(0, start - reach)
         around = timeline.stretch(before, min(end + reach, timeline.samples)) * np.float32(level.factor)
         yield limit(around, timeline.sample_rate, level.ceiling)[start - before :][: end - start]

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from deployments.api import SpeechApi
 from deployments.dub_script import cue_seed
 from deployments.settings import Settings
+from voice_core.audio.formats import FORMATS
 from voice_core.audio.loudness import loudness_lufs
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError, SynthesisError
@@ -315,6 +316,20 @@ def test_what_fails_after_the_first_event_is_the_last_event(client: TestClient, 
     assert told[-1]["type"] == "dub.error"
     assert all(event["type"] == "dub.progress" for event in told[:-1])
     assert told[-1]["error"]["code"] == "synthesis_failed"
+    assert told[-1]["retry_after_seconds"] == 5
+    crew.failures = {"How are things?": SynthesisError("no codes")}
+    last = events(dub(client, stream_format="sse", on_bad_segment="retry"))[-1]
+    assert last["type"] == "dub.error"
+    assert "retry_after_seconds" not in last
+
+
+def test_an_aac_whose_first_cue_leaves_no_room_for_its_delay_says_so(client: TestClient) -> None:
+    if "aac" not in FORMATS:
+        pytest.skip("PyAV is an optional extra")
+    for start, warned in ((0.0, True), (0.5, False)):
+        cues = srt((start, 3, "Hello there."))
+        warnings = dub(client, cues=cues, response_format="aac").json()["report"]["warnings"]
+        assert any("64 ms late" in warning for warning in warnings) is warned
 
 
 @pytest.mark.parametrize(

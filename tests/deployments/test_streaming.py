@@ -17,14 +17,46 @@ from starlette.testclient import TestClient
 
 from deployments import streaming
 from deployments.api import SpeechApi
+from deployments.composer import compose
 from deployments.settings import Settings
-from deployments.streaming import with_keep_alive
+from deployments.speaking import Utterance
+from deployments.streaming import Recording, with_keep_alive
+from tests.audio.ffmpeg import heard_by_ffmpeg
+from voice_core.audio.formats import FORMATS
 from voice_core.errors import SynthesisError
-from voice_core.speech import Segment
+from voice_core.speech import FinishReason, Segment, Speech
 
 TEXT = "Here is the first line.\nThere is the second one.\nAnd that was the third."
 FLAC_HEAD_BYTES = 42
+RATE = 16000  # Hz
 LEAST = {"model": "voice", "voice": "default", "input": TEXT, "seed": 5, "seconds": 6, "inter_segment_silence": 0.25}
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("audio_format", ["mp3", "aac"])
+def test_places_are_those_at_which_a_player_hears_the_segments(audio_format: str, streams: bool) -> None:
+    """Both begin with a delay of the codec's, of which only a whole mp3 tells players."""
+    if audio_format not in FORMATS:
+        pytest.skip("PyAV is an optional extra")
+    times = np.arange(RATE) / RATE
+    sounds = [(0.4 * np.sin(2 * np.pi * (200 + 100 * place * times) * times)).astype(np.float32) for place in (1, 2)]
+    segments = [Segment("One.", 1.0), Segment("Two.", 1.0, index=1)]
+    speeches = [Speech(sound, RATE, 0, FinishReason.STOP, 1.0) for sound in sounds]
+    if streams:
+        recording = Recording(audio_format, RATE, 0.25)
+        utterances = map(Utterance, segments, speeches)
+        file = b"".join(asyncio.run(recording.add(one)) for one in utterances) + asyncio.run(recording.close())
+        places = [(row["start_sample"], row["end_sample"]) for row in recording.rows]
+        samples = recording.samples
+    else:
+        composed = compose(speeches, audio_format, 0.25)
+        file, samples = composed.audio, composed.samples
+        places = [(span.start_samples, span.end_samples) for span in composed.spans]
+    heard, rate = heard_by_ffmpeg(file)
+    assert rate == RATE
+    assert 0 <= len(heard) - samples < 1024  # what fills the last frame
+    for sound, (start, end) in zip(sounds, places, strict=True):
+        assert np.corrcoef(heard[start:end], sound[: end - start])[0, 1] > 0.97
 
 
 @pytest.fixture

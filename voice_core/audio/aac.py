@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 INSTALLED = find_spec("av") is not None
 HOW_TO_INSTALL = "pip install 'voice-serve[aac]'"
 
+AAC_LEAD_SAMPLES = 1024  # of the encoder's delay, a frame
 BITRATES = ((32000, 96_000), (0, 64_000))  # from this rate on, bit/s: speech needs no more
 
 
 class AacWriter:
-    """AAC-LC, one encoder for the whole file. ADTS tells neither a length nor that 1024 samples of delay come first."""
+    """AAC-LC, one encoder for the whole file. ADTS tells neither a length nor the delay that comes first."""
 
     stream_head_bytes = 0
 

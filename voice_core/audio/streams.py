@@ -39,6 +39,7 @@ class FileStream:
             self._resampler = soxr.ResampleStream(
                 sample_rate, self.sample_rate, 1, dtype="float32", quality=RESAMPLING_QUALITY
             )
+        self.lead_samples = wanted.stream_lead_samples  # heard before the sound, at the file's rate
         self._writer = wanted.open(self.sample_rate)
         self._written_samples = 0
 

@@ -24,6 +24,8 @@ UNKNOWN_BYTES = 0xFFFFFFFF  # what players take for "until it ends" where a RIFF
 # The rate from which MP3 is MPEG-1, MPEG-2 or MPEG-2.5, and in kbit/s: what we write, the lowest and highest there are.
 MP3_BITRATES = ((32000, 128, 32, 320), (16000, 64, 8, 160), (0, 64, 8, 64))
 
+MP3_LEAD_SAMPLES = 1105  # 576 of LAME's delay and 529 of any decoder's
+
 OPUS_PAGE_MS = 100.0  # libsndfile's own second would keep the end of a segment back until the next one is spoken
 SET_OGG_PAGE_LATENCY_MS = 0x1302  # sndfile.h: SFC_SET_OGG_PAGE_LATENCY_MS; the soundfile package has no name for it
 
