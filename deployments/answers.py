@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from deployments.script import Script
 from deployments.shapes import Manifest, SampleObject, SegmentRow, SpeechObject
 from deployments.speaking import Utterance
 from deployments.speech_request import SpeechRequest
+from voice_core.audio.formats import format_named
 from voice_core.speech import FinishReason
 
 # Servers and proxies take some 8 KB of headers; longer lists are told as counts and sums.
@@ -61,7 +63,7 @@ class Take:
 
 def answer(request: Request, wanted: SpeechRequest, script: Script, takes: list[Take]) -> Response:
     """Return what was asked for: several samples, and whoever says that JSON is accepted, get an object."""
-    if wanted.n > 1 or JSON in request.headers.get("accept", ""):
+    if wanted.n > 1 or _wants_json(request.headers.get("accept", "")):
         audios = [_described(wanted, script, take) for take in takes]
         whole: SpeechObject = {"audios": audios, "warnings": list(script.warnings)}
         return JSONResponse(whole)
@@ -70,6 +72,16 @@ def answer(request: Request, wanted: SpeechRequest, script: Script, takes: list[
     if wanted.captions is None and not wanted.manifest:
         return Response(take.composed.audio, media_type=take.composed.media_type, headers=headers)
     return _side_by_side(wanted, script, take, headers)
+
+
+def _wants_json(accept: str) -> bool:
+    """Tell if JSON is accepted and sound isn't: many HTTP libraries send JSON first in a list that ends in */*."""
+    accepted = set()
+    for one in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in one.split(";"))
+        if not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters):
+            accepted.add(kind)
+    return JSON in accepted and not any(kind == "*/*" or kind.startswith("audio/") for kind in accepted)
 
 
 def file_headers(take: Take) -> dict[str, str]:
@@ -116,7 +128,8 @@ def _described(wanted: SpeechRequest, script: Script, take: Take) -> SampleObjec
 def _side_by_side(wanted: SpeechRequest, script: Script, take: Take, headers: dict[str, str]) -> Response:
     """Return a multipart/mixed answer (RFC 2046, section 5.1.3): the audio first, then what was asked for with it."""
     composed = take.composed
-    parts = [("audio", f"speech.{wanted.response_format}", composed.media_type, composed.audio)]
+    ending = format_named(wanted.response_format).ending
+    parts = [("audio", f"speech.{ending}", composed.media_type, composed.audio)]
     if wanted.captions is not None:
         text = captions(take.segment_rows, wanted.captions).encode()
         parts.append(("captions", f"speech.{wanted.captions}", CAPTION_MEDIA_TYPES[wanted.captions], text))

@@ -409,6 +409,27 @@ def test_who_accepts_json_gets_one_object(client: TestClient) -> None:
     assert len(audio["manifest"]["segments"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/json", "application/json"),
+        ("application/json; charset=utf-8, text/plain", "application/json"),
+        ("application/json, text/plain, */*", "audio/wav"),  # what axios says of itself
+        ("application/json;q=0, audio/*", "audio/wav"),
+        ("audio/wav, application/json;q=0.5", "audio/wav"),
+        ("*/*", "audio/wav"),
+    ],
+)
+def test_only_who_wants_no_sound_gets_an_object(client: TestClient, accept: str, kind: str) -> None:
+    answer = client.post("/v1/audio/speech", json=LEAST | {"response_format": "wav"}, headers={"accept": accept})
+    assert answer.headers["content-type"] == kind
+
+
+def test_a_part_has_an_ending_that_programs_know(client: TestClient) -> None:
+    answer = speak(client, response_format="wav_float32", manifest=True)
+    assert b'filename="speech.wav"' in answer.content
+
+
 @pytest.mark.parametrize(("audio_format", "rate"), [("pcm", 24000), ("opus", 16000), ("mp3", 16000)])
 def test_places_in_the_manifest_are_counted_in_samples_of_the_file(
     client: TestClient, audio_format: str, rate: int
