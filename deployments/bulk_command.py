@@ -96,7 +96,9 @@ def bulk(options: argparse.Namespace, progress: Progress) -> Tally:
     for part in options.output.rglob(".*.part"):  # of a run that was killed
         part.unlink(missing_ok=True)
     (options.output / ERRORS_FILE).unlink(missing_ok=True)
-    lines = read_manifest(options.manifest, options.voice, options.format)
+    # Files of one model are no answer to what another is asked; what a server's model is, is the server's matter.
+    model = options.model if options.ray_data else "voice"
+    lines = read_manifest(options.manifest, options.voice, options.format, model)
     tally, done = Tally(len(lines)), DoneList(options.output)
     jobs = []
     try:
@@ -174,6 +176,8 @@ def _spoken(server: Server, job: Job, patience_seconds: float) -> bytes:
     while True:
         try:
             with server.post(PATH, job.request) as answer:
+                if not (kind := answer.headers.get("Content-Type", "")).startswith("audio/"):
+                    raise LineError(f"the server answered {kind or 'no type'}, which is no sound")
                 return answer.read()
         except ServerError as error:
             if error.status is None:

@@ -51,20 +51,20 @@ class BadLine:
     error: LineError
 
 
-def read_manifest(manifest: str, voice: str, format_name: str) -> list[Job | BadLine]:
+def read_manifest(manifest: str, voice: str, format_name: str, model: str = "voice") -> list[Job | BadLine]:
     """Read every line that holds something; "-" is standard input. Raises CommandError for what is no text, OSError.
 
-    `voice` and `format_name` are those of lines that name none.
+    `voice`, `format_name` and `model` are those of lines that name none.
     """
     content = sys.stdin.buffer.read() if manifest == "-" else Path(manifest).read_bytes()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CommandError(f"{manifest}: is not UTF-8 (byte {error.start})") from error
-    return list(_jobs(text, voice, format_name))
+    return list(_jobs(text, voice, format_name, model))
 
 
-def _jobs(text: str, voice: str, format_name: str) -> Iterator[Job | BadLine]:
+def _jobs(text: str, voice: str, format_name: str, model: str) -> Iterator[Job | BadLine]:
     outputs: dict[PurePosixPath, int] = {}
     folders: dict[PurePosixPath, int] = {}
     for number, line in enumerate(text.split("\n"), 1):
@@ -73,7 +73,7 @@ def _jobs(text: str, voice: str, format_name: str) -> Iterator[Job | BadLine]:
         row: Any = None
         try:
             row = _row(line)
-            job = _job(number, row, voice, format_name)
+            job = _job(number, row, voice, format_name, model)
             path = PurePosixPath(job.output)
             _check_free(path, outputs, folders)
             outputs[path] = number
@@ -106,25 +106,34 @@ def _row(line: str) -> dict[str, Any]:
     return row
 
 
-def _job(number: int, row: dict[str, Any], voice: str, format_name: str) -> Job:
+def _format_of(output: str | None) -> str | None:
+    """Return the format that a file's name asks for, if it does by an ending."""
+    ending = PurePosixPath(output or "").suffix.lower()
+    if ending and ending not in FORMATS:
+        raise LineError(f"output: {ending!r} is none of {', '.join(FORMATS)}; 'response_format' names any other")
+    return FORMATS.get(ending)
+
+
+def _job(number: int, row: dict[str, Any], voice: str, format_name: str, model: str) -> Job:
     for name in NOT_ONE_FILE:
-        if row.get(name) not in (None, False, 1):
+        value = row.get(name)
+        if not (value is None or value is False or (name == "n" and value == 1)):
             raise LineError(
                 f"{name}: a line is one file here; write a line for each sample, ask the server for the rest"
             )
     request = {name: value for name, value in row.items() if name not in OWN_FIELDS and value is not None}
-    request = {"model": "voice", "voice": voice, **request}
+    request = {"model": model, "voice": voice, **request}
     output = row.get("output")
     if output is not None and not isinstance(output, str):
         raise LineError("output: must be the name of a file")
     if "response_format" not in request:
-        named = FORMATS.get(PurePosixPath(output).suffix.lower()) if output else None
-        request["response_format"] = named or format_name
+        request["response_format"] = _format_of(output) or format_name
     line_id = str(row.get("id", f"{number:06}"))
     ending = ENDINGS.get(str(request["response_format"]), str(request["response_format"]))
     field, name = ("output", output) if output else ("id", f"{line_id}.{ending}")
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or path.name.startswith(".") or name.endswith("/") or "\0" in name:
+    hidden = not path.name or path.name.startswith(".")
+    if path.is_absolute() or ".." in path.parts or hidden or name.endswith("/") or "\0" in name:
         raise LineError(f"{field}: {name!r} is no file name inside the folder")
     try:
         longest_bytes = max(len(part.encode()) for part in path.parts)

@@ -22,12 +22,10 @@ from voice_core.subtitles import CAPTION_FORMATS
 PATH = "/v1/audio/dub"
 UNHEARD_EXIT_CODE = 3  # the track is there, but not all words are on it
 INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
-COME_AGAIN = ("not_ready", "overloaded")  # codes of errors that pass
 OUT_OF_TIME = "deadline_exceeded"
-LATER_SECONDS = 5.0
 LISTED = 20  # cues that are told one by one
 MISSING_FLAGS = {"unreadable", "failed", "silent", "unfinished", "cut"}  # words that may not be on the track
-FORMATS = {".wav": "wav", ".mp3": "mp3", ".flac": "flac", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm"}
+FORMATS = {".wav": "wav", ".mp3": "mp3", ".flac": "flac", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm", ".aac": "aac"}
 
 
 class CommandError(Exception):
@@ -58,6 +56,7 @@ def dub(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             raise CommandError(f"{path}: there is no folder {path.parent}")
     wanted = request(options)
     server, patience = Server(options.url, options.api_key), Patience(options.patience)
+    furthest = 0  # cue, at which the time for a request was over
     while True:
         run = Run()
         try:
@@ -70,7 +69,12 @@ def dub(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
                 patience.wait(error)
             elif not run.fresh or options.no_cache:  # nobody there, or nothing came of it: a person decides
                 raise
+            elif error.error.get("code") == OUT_OF_TIME and run.done <= furthest:
+                told = f"{error}, and asked again it got no further than cue {furthest} of the track"
+                limits = "its segment_cache_bytes hold less than the track, or longest_request_seconds are too few"
+                raise CommandError(f"{told}: the server's settings stand in the way, {limits}") from error
             else:  # the connection broke, or the time for one request was over; the cache has what was spoken
+                furthest = max(furthest, run.done)
                 progress.close()
                 print(f"{error}; asking again for the rest", file=sys.stderr)
     if options.report is not None:
@@ -108,6 +112,7 @@ class Run:
 
     kept: int = 0  # cues that were spoken before
     fresh: int = 0
+    done: int = 0  # both
 
 
 def _receive(server: Server, wanted: dict[str, Any], output: Path, progress: Progress, run: Run) -> dict[str, Any]:
@@ -117,6 +122,7 @@ def _receive(server: Server, wanted: dict[str, Any], output: Path, progress: Pro
             match event["type"]:
                 case "dub.progress":
                     run.kept += bool(event["cue"]["cached"])
+                    run.done = event["done"]
                     run.fresh += event["cue"]["attempts"] > 0 and not event["cue"]["cached"]
                     progress.tell(event["done"], event["total"], f" ({run.kept} spoken before)" if run.kept else "")
                 case "dub.audio.delta":
@@ -125,15 +131,15 @@ def _receive(server: Server, wanted: dict[str, Any], output: Path, progress: Pro
                     progress.close()
                     return event
                 case "dub.error":
-                    raise _refusal(event["error"])
+                    raise _refusal(event)
         raise ServerError("the server's answer ended before the track did")
 
 
-def _refusal(error: dict[str, Any]) -> ServerError:
+def _refusal(event: dict[str, Any]) -> ServerError:
     """What ends a dub half-way: a server's trouble of the moment may be over when it is asked again."""
-    later = error["code"] in COME_AGAIN
-    refusal = ServerError(error["message"], status=503 if later else 500, wait_seconds=LATER_SECONDS if later else None)
-    refusal.error = error
+    later = event.get("retry_after_seconds")
+    refusal = ServerError(event["error"]["message"], status=500 if later is None else 503, wait_seconds=later)
+    refusal.error = event["error"]
     return refusal
 
 

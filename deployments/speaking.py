@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -19,6 +19,8 @@ from voice_core.speech import FinishReason, Segment, Speech
 from voice_core.text import has_words
 
 MOST_RETRIES = 2  # of a bad segment; the third speech that is as bad says that it is the text
+KEEP_SECONDS = 0.05  # that sound waits for being kept; a folder takes less, a bucket may take more
+MOST_KEPT_LATER = 256  # of one ingress; a place that takes no more keeps the rest of them in memory
 LEAST_WORK_SECONDS = 1.0  # of one segment: what it takes to get it there, read and back
 
 
@@ -61,6 +63,7 @@ class Speaker:
     ) -> None:
         self._speak = speak
         self._cache = cache
+        self._keeping: set[asyncio.Task[None]] = set()
 
     async def speak(self, segment: Segment, wishes: Wishes, model_fingerprint: str) -> list[Utterance]:
         """Return one utterance for every seed of the segment. Raises ApiError for one that stays bad.
@@ -115,15 +118,21 @@ class Speaker:
         unknown = replace(segment, seeds=tuple(missing))
         fresh = iter(await self._fresh(unknown) if missing else [])
         spoken = [(next(fresh), False) if speech is None else (speech, True) for speech in known]
-        await asyncio.gather(
-            *(
-                cache.put(key, speech)
-                for key, (speech, cached) in zip(keys, spoken, strict=True)
-                # Not what a model has spoken that just came, or goes.
-                if not cached and speech.model_fingerprint in ("", model_fingerprint)
-            )
-        )
+        fresh_ones = {key: speech for key, (speech, cached) in zip(keys, spoken, strict=True) if not cached}
+        # Not what a model has spoken that just came, or goes.
+        await self._keep(cache, {k: s for k, s in fresh_ones.items() if s.model_fingerprint in ("", model_fingerprint)})
         return spoken
+
+    async def _keep(self, cache: SegmentCache, speeches: Mapping[str, Speech]) -> None:
+        """Have speeches kept under their keys; where that takes long, nobody waits for it."""
+        if len(self._keeping) + len(speeches) > MOST_KEPT_LATER:
+            return
+        keeping = {asyncio.create_task(cache.put(key, speech)) for key, speech in speeches.items()}
+        self._keeping |= keeping
+        for task in keeping:
+            task.add_done_callback(self._keeping.discard)
+        if keeping:
+            await asyncio.wait(keeping, timeout=KEEP_SECONDS)
 
     async def _fresh(self, segment: Segment) -> list[Speech]:
         """Have a segment spoken by the decoder."""

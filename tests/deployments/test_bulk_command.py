@@ -16,6 +16,7 @@ from test_dub_command import BusyAtFirst
 from deployments import client as client_module
 from deployments.__main__ import main
 from deployments.api import SpeechApi
+from deployments.bulk_manifest import Job, read_manifest
 from deployments.settings import Settings
 from voice_core.errors import SynthesisError
 from voice_core.speech import Segment
@@ -118,7 +119,11 @@ def test_what_a_killed_run_left_is_cleared_and_half_a_line_forgotten(url: str, t
         ({"input": "Hi", "output": "a"}, "output: 'a' is the folder of that of line 3"),
         ({"input": "Hi", "id": "é" * 120}, "id: a name has 244 bytes, at most 240 may be"),
         ({"input": "Hi", "id": "\ud800"}, "is no file name: half of a surrogate pair"),
-        ({"input": "Hi", "output": "errors.jsonl"}, "is where errors are written"),
+        ({"input": "Hi", "output": "errors.jsonl", "response_format": "wav"}, "is where errors are written"),
+        ({"input": "Hi", "manifest": True}, "manifest: a line is one file here"),
+        ({"input": "Hi", "captions": "srt"}, "captions: a line is one file here"),
+        ({"input": "Hi", "output": "."}, "output: '.' is no file name"),
+        ({"input": "Hi", "output": "hi.m4a"}, "output: '.m4a' is none of .wav, .mp3"),
         ({"input": "Hi", "output": 5}, "output: must be the name of a file"),
         ({"input": "Please fail."}, "could not be spoken: no codes"),
     ],
@@ -196,6 +201,16 @@ def test_ctrl_c_keeps_what_is_there(
     assert "goes on where this one ended" in capsys.readouterr().err
     assert run(url, tmp_path, *LINES) == 0
     assert "2 spoken, 1 were there" in capsys.readouterr().out
+
+
+def test_a_file_of_one_model_is_no_answer_to_what_another_is_asked(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text('{"input": "Hi", "output": "hi.aac"}\n')
+    one, other = (read_manifest(str(manifest), "default", "wav", model)[0] for model in ("embedded", "a/b"))
+    assert isinstance(one, Job)
+    assert isinstance(other, Job)
+    assert one.request["response_format"] == "aac"
+    assert one.key != other.key
 
 
 def test_what_ray_data_lacks_is_told_in_a_sentence(

@@ -219,10 +219,11 @@ OUT_OF_TIME = b'data: {"type": "dub.error", "error": {"message": "time is up", "
 
 
 class BreaksOnce:
-    """Cuts the first answer off after its first event, with some last words."""
+    """Cuts the first answer, or so many, off after its first event, with some last words."""
 
-    def __init__(self, app: ASGIApp, last_words: bytes = b"") -> None:
+    def __init__(self, app: ASGIApp, last_words: bytes = b"", times: int = 1) -> None:
         self._app = app
+        self._times = times
         self._last_words = last_words
         self.requests = 0
         self.keys: list[str | None] = []
@@ -230,7 +231,7 @@ class BreaksOnce:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests += 1
         self.keys.append(Request(scope).headers.get("authorization"))
-        breaks = self.requests == 1
+        breaks = self.requests <= self._times
 
         async def send_or_break(message: Message) -> None:
             await send(message)
@@ -240,6 +241,17 @@ class BreaksOnce:
 
         with suppress(asyncio.CancelledError):
             await self._app(scope, receive, send_or_break)
+
+
+def test_a_track_that_gets_no_further_is_given_up(
+    crew: FakeCrew, film: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cache that is smaller than the track forgets its beginning while the end is spoken."""
+    app = BreaksOnce(SpeechApi(Settings(segment_cache="off"), crew).routes(), OUT_OF_TIME, times=9)
+    with serving(app) as url:
+        assert run(url, film) == 1
+    assert app.requests == 2
+    assert "no further than cue 1 of the track" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("last_words", [b"", OUT_OF_TIME])

@@ -40,6 +40,25 @@ def unended(speech: Speech) -> Speech:
     return replace(speech, finish_reason=FinishReason.LENGTH)
 
 
+def test_nobody_waits_for_a_place_that_takes_long_to_keep() -> None:
+    class Slow(MemoryCache):
+        async def put(self, key: str, speech: Speech) -> None:
+            await asyncio.sleep(0.5)
+            await super().put(key, speech)
+
+    async def spoken_and_kept() -> tuple[float, list[Utterance]]:
+        speaker, loop = Speaker(Voice(), Slow(1_000_000)), asyncio.get_running_loop()
+        begun = loop.time()
+        await speaker.speak(SEGMENT, Wishes(), "model")
+        took = loop.time() - begun
+        await asyncio.sleep(0.7)
+        return took, await speaker.speak(SEGMENT, Wishes(), "model")
+
+    took, again = asyncio.run(spoken_and_kept())
+    assert took < 0.4
+    assert all(utterance.cached for utterance in again)
+
+
 def test_a_good_segment_is_spoken_once_for_every_seed() -> None:
     voice = Voice()
     utterances = speak(voice)
