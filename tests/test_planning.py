@@ -154,6 +154,23 @@ def test_a_model_that_reads_words_gets_figures_in_words() -> None:
     assert in_words.seconds == plan("In seventeen seventy seven.", longest_seconds=8, language="en").segments[0].seconds
 
 
+def test_seconds_that_are_asked_for_lose_no_frame_to_arithmetic() -> None:
+    (segment,) = plan("Hello there, how are you?", longest_seconds=8, seconds=3.9).segments
+    assert segment.seconds == 3.9
+
+
+@pytest.mark.parametrize("language", ["ja", "zh", "de"])
+def test_a_model_that_reads_words_gets_them_in_every_language(language: str) -> None:
+    planned = plan(
+        "Hello there, I have 5 apples.",
+        longest_seconds=8,
+        language=language,
+        text_normaliser="english_words",
+        alphabet=ALPHABET,
+    )
+    assert [segment.text for segment in planned.segments] == ["Hello there, I have five apples."]
+
+
 def test_what_a_model_cannot_read_is_refused_by_name_and_never_left_out() -> None:
     with pytest.raises(RequestError, match="input: this voice can't read '世', '界'; it would leave them out"):
         plan("Hello 世界, dear world.", longest_seconds=8, alphabet=ALPHABET)

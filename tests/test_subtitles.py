@@ -39,8 +39,21 @@ def test_srt_is_read_with_its_lines_joined_and_its_formatting_gone() -> None:
         SRT.replace("1\n00", "00").replace("\n2\n", "\n"),
         SRT.replace("02,500", "02.500 X1:10 X2:20"),
         SRT + "\n\n\n",
+        SRT.replace("\n", "\n\n"),
+        SRT.replace("\n", "\r\r\n"),
     ],
-    ids=["crlf", "cr", "bom", "bom bytes", "no empty line", "no numbers", "settings", "empty lines at the end"],
+    ids=[
+        "crlf",
+        "cr",
+        "bom",
+        "bom bytes",
+        "no empty line",
+        "no numbers",
+        "settings",
+        "empty lines at the end",
+        "lines apart",
+        "crcrlf",
+    ],
 )
 def test_sloppy_files_are_read_all_the_same(source: str | bytes) -> None:
     assert read_cues(source).cues == read_cues(SRT).cues
@@ -56,6 +69,15 @@ def test_a_number_apart_from_its_times_is_not_said_and_one_that_ends_a_text_is()
     assert [cue.text for cue in read_cues(apart).cues] == ["Hi", "You"]
     bare = "00:00:01,000 --> 00:00:02,000\nThe year\n1984\n00:00:03,000 --> 00:00:04,000\nYou\n"
     assert [cue.text for cue in read_cues(bare).cues] == ["The year 1984", "You"]
+
+
+def test_without_numbers_what_stands_apart_is_said_too() -> None:
+    bare = "00:01,000 --> 00:02,000\nThe year:\n\n1984\n\n00:03,000 --> 00:04,000\n42\n\n00:05,000 --> 00:06,000\nYou\n"
+    assert texts(bare) == ["The year: 1984", "42", "You"]
+
+
+def test_numbers_may_begin_anywhere() -> None:
+    assert texts("0\n00:01,000 --> 00:02,000\nHi\n\n7\n\n00:03,000 --> 00:04,000\nYou\n") == ["Hi", "You"]
 
 
 def test_a_speaker_is_one_line() -> None:
@@ -107,6 +129,11 @@ def test_vtt_is_read_with_its_voices_and_without_remarks_and_identifiers() -> No
         Cue(1.0, 2.5, "Hello there.", "Ann"),
         Cue(3603.0, 3604.0, "How are <you>? 漢字", "Bob"),
     )
+
+
+def test_a_tag_that_never_ends_takes_no_longer_than_one_that_does() -> None:
+    """Looked at again from each of its spaces, it would take hours."""
+    assert texts("WEBVTT\n\n00:01.000 --> 00:02.000\n<v" + " " * 500_000) == ["<v"]
 
 
 def test_vtt_may_begin_with_a_cue_right_after_its_header() -> None:
@@ -184,6 +211,16 @@ def test_captions_are_read_back_as_they_were_written(caption_format: str) -> Non
 def test_captions_keep_the_speaker_where_the_format_has_one(caption_format: str) -> None:
     cues = (Cue(0.0, 1.5, "Hello.", "Ann & Bob"),)
     assert read_cues(write_captions(cues, caption_format)).cues == cues
+
+
+@pytest.mark.parametrize("caption_format", ["srt", "vtt"])
+def test_captions_are_one_line_each_whatever_was_said(caption_format: str) -> None:
+    written = write_captions([Cue(0, 1, "One.\n\nTwo and three."), Cue(1, 2, "そう。\n\n次。")], caption_format)
+    assert texts(written) == ["One. Two and three.", "そう。次。"]
+
+
+def test_seconds_are_free_of_what_arithmetic_leaves() -> None:
+    assert Cue(3.1, 4.6, "").seconds == Cue(10.6, 12.1, "").seconds == 1.5
 
 
 def test_no_captions_are_a_file_too() -> None:

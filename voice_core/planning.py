@@ -102,7 +102,11 @@ def plan(
         _check_length(max(estimates) * least_stretch, longest_seconds, "input" if split else "segment")
     elif not nearest:
         _check_seconds(seconds, estimates, longest_seconds, pause_seconds)
-    durations = [min(max(estimate * stretch, SHORTEST_SEGMENT_SECONDS), longest_seconds) for estimate in estimates]
+    durations = [
+        # Rounded: 3.9 s that arithmetic makes 3.8999999999999995 s would be a frame less.
+        min(max(round(estimate * stretch, 6), SHORTEST_SEGMENT_SECONDS), longest_seconds)
+        for estimate in estimates
+    ]
     return Plan(spoken_language, tuple(map(PlannedSegment, texts, durations)))
 
 

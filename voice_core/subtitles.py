@@ -23,7 +23,7 @@ LONGEST_SPEAKER_CHARACTERS = 256
 
 _TIME = re.compile(r"(-)?(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?$")
 _NUMBER = re.compile(r"\s*\d{1,9}\s*$")
-_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]*)>")
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s([^<>]*)>")
 # What is known to be no text: the formats' own tags, positions in braces ({\an8}), times of words (<00:01.500>). A word
 # that somebody put in angle brackets is text.
 _READING = re.compile(r"<rt(?:\.[^<>]*)?>.*?(?:</rt>|(?=</ruby>|$))", re.IGNORECASE | re.DOTALL)  # says the base again
@@ -45,7 +45,7 @@ class Cue:
 
     @property
     def seconds(self) -> float:
-        return self.end_seconds - self.start_seconds
+        return round(self.end_seconds - self.start_seconds, 6)  # 4.6 - 3.1 is 1.4999999999999996, a frame less
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def read_cues(source: str | bytes | Sequence[object], speakers: Collection[str] 
     """
     if not isinstance(source, str | bytes):
         return _sheet(_from_json(source))
-    text = _decoded(source).removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = _decoded(source).removeprefix("\ufeff")
+    text = text.replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n")
     if text.lstrip().startswith(("[", "{")):
         return _sheet(_from_json(_parsed(text)))
     if text.lstrip().startswith("WEBVTT"):
@@ -138,15 +139,12 @@ def _from_srt(lines: list[str], speakers: Collection[str]) -> Iterator[Cue]:
     at = [place for place, line in enumerate(lines) if "-->" in line]
     if not at:
         raise RequestError(FIELD, "are neither SRT nor WebVTT nor a list in JSON: no line holds a time and '-->'")
-    _check_nothing_before(lines[: at[0]])
-    last_number = 0  # as the file has it
+    last_number = _first_number(lines[: at[0]])  # as the file has it; None where cues have no numbers
     for number, (place, next_place) in enumerate(zip(at, [*at[1:], len(lines) + 1], strict=True), 1):
         start_seconds, end_seconds = _times(lines[place], number, place + 1)
-        if place and _NUMBER.match(lines[place - 1]):
-            last_number = int(lines[place - 1])
         body = lines[place + 1 : next_place]
         if next_place <= len(lines):
-            body = _without_next_number(body, {number + 1, last_number + 1})
+            body, last_number = _without_next_number(body, number, last_number)
         text = _plain("\n".join(body))
         speaker = None
         named = _BRACKETED.match(text)
@@ -155,20 +153,30 @@ def _from_srt(lines: list[str], speakers: Collection[str]) -> Iterator[Cue]:
         yield Cue(start_seconds, end_seconds, text, speaker)
 
 
-def _without_next_number(body: list[str], expected: Collection[int]) -> list[str]:
-    """Leave out the number of the cue that comes; one that stands in a text's last line is part of it."""
+def _without_next_number(body: list[str], number: int, last_number: int | None) -> tuple[list[str], int | None]:
+    """Take off the number of the cue that comes, and return it; one that stands in a text's last line is part of it.
+
+    Where cues have no numbers, only the one that would be next is no text: "The year: / / 1984" is.
+    """
     last = max((place for place, line in enumerate(body) if line.strip()), default=-1)
     if last < 0 or not _NUMBER.match(body[last]):
-        return body
+        return body, last_number
+    found = int(body[last])
+    expected = found == number + 1 or (last_number is not None and found == last_number + 1)
     apart = last == 0 or not body[last - 1].strip()
-    return body[:last] if apart or int(body[last]) in expected else body
+    if expected or (apart and last_number is not None):
+        return body[:last], found
+    return body, last_number
 
 
-def _check_nothing_before(lines: list[str]) -> None:
-    """Only the number of the first cue may stand before its times."""
-    for place, line in enumerate(lines, 1):
-        if line.strip() and not (place == len(lines) and _NUMBER.match(line)):
-            raise RequestError(FIELD, f"line {place}: {_quoted(line)} stands before the first cue's times")
+def _first_number(lines: list[str]) -> int | None:
+    """Return the number of the first cue, which is all that may stand before its times."""
+    told = [(place, line) for place, line in enumerate(lines, 1) if line.strip()]
+    number = int(told.pop()[1]) if told and _NUMBER.match(told[-1][1]) else None
+    if told:
+        place, line = told[0]
+        raise RequestError(FIELD, f"line {place}: {_quoted(line)} stands before the first cue's times")
+    return number
 
 
 def _from_vtt(lines: list[str]) -> Iterator[Cue]:
@@ -260,11 +268,15 @@ def _number(cue: dict[object, object], key: str, number: int) -> float:
 
 
 def _plain(body: str) -> str:
-    """Return a cue's lines as one text without formatting; characters that know no spaces meet without one."""
+    """Return a cue's lines as one text without formatting."""
     bare = _OVERRIDE.sub("", _TAG.sub(" " if "<br" in body.lower() else "", _READING.sub("", body)))
-    bare = _ENTITY.sub(lambda entity: html.unescape(entity[0]), bare).replace("\\N", "\n")
+    return _one_line(_ENTITY.sub(lambda entity: html.unescape(entity[0]), bare).replace("\\N", "\n"))
+
+
+def _one_line(lines: str) -> str:
+    """Join lines by spaces; characters that know no spaces meet without one."""
     text = ""
-    for line in filter(None, (" ".join(line.split()) for line in bare.split("\n"))):
+    for line in filter(None, (" ".join(line.split()) for line in lines.split("\n"))):
         text += ("" if not text or (_spaceless(text[-1]) and _spaceless(line[0])) else " ") + line
     return text
 
@@ -275,11 +287,11 @@ def _spaceless(character: str) -> bool:
 
 
 def _srt_text(cue: Cue) -> str:
-    return cue.text.replace("-->", "→")  # SRT has no other way to say it
+    return _one_line(cue.text).replace("-->", "→")  # SRT has no other way to say it
 
 
 def _vtt_text(cue: Cue) -> str:
-    text = html.escape(cue.text, quote=False)
+    text = html.escape(_one_line(cue.text), quote=False)
     return text if cue.speaker is None else f"<v {html.escape(cue.speaker, quote=False)}>{text}"
 
 

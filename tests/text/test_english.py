@@ -2,7 +2,7 @@
 
 import pytest
 
-from voice_core.text.english import count_english_phonemes
+from voice_core.text.english import count_english_phonemes, said_as_word
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,8 @@ def test_foreign_letters_and_odd_numbers_do_no_harm(text: str, phonemes: int) ->
 
 def test_many_endings_are_no_depth() -> None:
     assert count_english_phonemes("cat" + "'s" * 3000) == count_english_phonemes("cat") + 3000
+
+
+@pytest.mark.parametrize(("letters", "as_word"), [("NOTE", True), ("HTML", False), ("XKCD", None)])
+def test_the_dictionary_tells_words_from_what_is_spelled(letters: str, as_word: bool | None) -> None:
+    assert said_as_word(letters) is as_word

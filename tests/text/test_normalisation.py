@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from voice_core.speech import ENGLISH_WORDS
 from voice_core.text import Language, normalise
 
 
@@ -45,3 +46,13 @@ def test_other_languages_only_lose_the_white_space_around_their_lines(language: 
 def test_a_normalised_text_stays_as_it_is(language: Language) -> None:
     once = normalise(" ＡＢＣ〜 ｶﾀｶﾅ…………\r\n — end； ", language)
     assert normalise(once, language) == once
+
+
+@pytest.mark.parametrize("language", Language)
+def test_a_voice_that_reads_english_words_gets_them_whatever_the_language_is_said_to_be(language: Language) -> None:
+    assert normalise("I have 5 apples — two; \n", language, ENGLISH_WORDS) == "I have five apples, two;\n"
+
+
+def test_japanese_and_chinese_are_no_english_words() -> None:
+    assert normalise("が 5", Language.JAPANESE, ENGLISH_WORDS) == "が5"
+    assert normalise(" 世界 5", Language.CHINESE, ENGLISH_WORDS) == "世界 5"

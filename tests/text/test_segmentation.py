@@ -5,7 +5,16 @@ import random
 import pytest
 import regex
 
-from voice_core.text import Language, Reference, count_phonemes, estimate_seconds, normalise, split
+from voice_core.text import (
+    Language,
+    Reference,
+    complete_length,
+    count_phonemes,
+    estimate_seconds,
+    normalise,
+    split,
+)
+from voice_core.text.segmentation import LONGEST_WAIT_CHARACTERS
 
 JA, ZH, EN, OTHER = Language.JAPANESE, Language.CHINESE, Language.ENGLISH, Language.OTHER
 FAMILY = "👨‍👩‍👧‍👦"  # one character of seven code points
@@ -149,6 +158,60 @@ def test_marks_alone_go_with_their_neighbour(text: str, language: Language, segm
 
 def test_a_word_whose_marks_alone_pass_the_limit_stays_whole() -> None:
     assert split("Noooo" + "!" * 60, EN, 8) == ["Noooo" + "!" * 60]
+
+
+def test_a_hundred_thousand_marks_take_no_longer_than_letters() -> None:
+    """Looked at again from each of them, they would take minutes."""
+    text = "Nooo" + "?" * 200_000
+    assert split(text, EN, 8) == [text]
+
+
+def test_spelled_letters_may_end_a_sentence() -> None:
+    assert split("I have lived in the u s. We have all lived there.", EN, 30) == [
+        "I have lived in the u s.",
+        "We have all lived there.",
+    ]
+
+
+def spoken_as_it_grows(text: str, language: Language) -> tuple[list[str], list[int]]:
+    """Return the segments of a text that comes letter by letter, and how many letters waited when each was ready."""
+    waiting, segments, waited = "", [], []
+    for letter in text:
+        waiting += letter
+        length = complete_length(waiting, language)
+        segments += split(waiting[:length], language, 30)
+        waited += [len(waiting) - length] * (length > 0)
+        waiting = waiting[length:]
+    return segments + split(waiting, language, 30), waited
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "waited"),
+    [
+        ("Here is a sentence. And here is the next.", EN, [1]),
+        ("Here is a line of it.\nAnd here is the next.", EN, [0]),
+        ("I am J. R. Tolkien, if you please. You must be another.", EN, [1]),
+        ("I have lived in the U.S. We'll have lived there soon.", EN, []),
+        ("I have lived in the U.S. We have all lived there.", EN, [3]),
+        ('He said "Hi. You there." And so he went away again. What was left to say?', EN, [1, 1]),
+        ("She asked “Is it you? Or is it not?” I was all ears and said nothing.", EN, [1]),
+        ("So it was (it is. It will be.) And it is not.", EN, []),
+        ("「もうお家に帰ります。」って彼は言いました。本当にそう言いましたよ。", JA, [1]),
+        ("「もうお家に帰ります。ここで待っていて。」彼は黙って席を立った。", JA, [1]),
+        ("他说：“我现在要回家了。我累了。”然后他就走了。", ZH, [1]),
+    ],
+)
+def test_a_growing_text_has_the_segments_of_the_whole_as_soon_as_nothing_can_change_them(
+    text: str, language: Language, waited: list[int]
+) -> None:
+    assert spoken_as_it_grows(text, language) == (split(text, language, 30), waited)
+
+
+def test_a_quotation_that_never_closes_is_not_waited_for_for_ever() -> None:
+    text = 'The pipe is 5" wide. ' + "This is how it goes on and on. " * 20
+    segments, waited = spoken_as_it_grows(text, EN)
+    assert segments == split(text, EN, 30)
+    assert max(waited) == LONGEST_WAIT_CHARACTERS + 1
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\n\n", "\u3000\t\r\n"])

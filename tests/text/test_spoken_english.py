@@ -85,6 +85,15 @@ def test_years(number: int, words: str) -> None:
         ("$1.50-2.50", "one dollar and fifty cents to two dollars and fifty cents"),
         ("$5m-10m", "five million dollars to ten million dollars"),
         ("5-10 €", "five to ten euros"),
+        (
+            "It costs $500-1000 or €800-1200.",
+            "It costs five hundred to one thousand dollars or eight hundred to one thousand two hundred euros.",
+        ),
+        (
+            "$5mn, $5mil, $3tn, $5b",
+            "five million dollars, five million dollars, three trillion dollars, five billion dollars",
+        ),
+        ("$5each or 5€each", "five dollars each or five euros each"),
         ("$20 — 3 times more", "twenty dollars, three times more"),
         ("in 2020 $5 was much", "in twenty twenty five dollars was much"),
     ],
@@ -104,7 +113,15 @@ def test_money(written: str, spoken: str) -> None:
         ("Sat. morning", "Saturday morning"),
         ("May 3-5, 2021, May 3–5", "May third to fifth, twenty twenty one, May third to fifth"),
         ("the 3-5 May, 24.12.2020", "the third to the fifth of May, the twenty fourth of December twenty twenty"),
-        ("April 5-6 km away", "April fifth-six kilometres away"),
+        ("Sun. May 5, Mon. John came", "Sunday May fifth, Monday John came"),
+        ("The Earth orbits the Sun. The Moon doesn't.", "The Earth orbits the Sun. The Moon doesn't."),
+        ("I came on Fri. She left on Mon.", "I came on Friday. She left on Monday."),
+        ("April 5-6 km away, May 3-5 pm", "April five to six kilometres away, May three to five p m"),
+        (
+            "12/25/23 and 25/12/99",
+            "December twenty fifth, twenty twenty three and December twenty fifth, nineteen ninety nine",
+        ),
+        ("13/14/15", "thirteen slash fourteen slash fifteen"),
         ("in Sept. 2020 and May 2021", "in September twenty twenty and May twenty twenty one"),
     ],
 )
@@ -142,6 +159,13 @@ def test_times(written: str, spoken: str) -> None:
         ("a 10-year-old dog", "a ten-year-old dog"),
         (".5 of it", "zero point five of it"),
         ("call 555-0123", "call five five five, zero one two three"),
+        ("about 500-1000 words", "about five hundred to one thousand words"),
+        (
+            "100-1000 km, 255-1024 MB",
+            "one hundred to one thousand kilometres, two hundred fifty five to one thousand twenty four megabytes",
+        ),
+        ("100s of people, 1,000s of cars, 10s of them", "hundreds of people, thousands of cars, tens of them"),
+        ("10m users, 10m away", "ten million users, ten metres away"),
         ("agent 007", "agent zero zero seven"),
         ("the 21st floor", "the twenty first floor"),
         ("10%-15%, 5-10 km", "ten percent to fifteen percent, five to ten kilometres"),
@@ -181,12 +205,45 @@ def test_figures(written: str, spoken: str) -> None:
         ("MP3", "m p three"),
         ("World War II", "World War two"),
         ("salt & pepper", "salt and pepper"),
+        ("NOTE: ERROR in HTML, HTTP", "NOTE: ERROR in h t m l, h t t p"),
+        ("HAPPY BIRTHDAY!", "HAPPY BIRTHDAY!"),
+        ("This IS important. I am SO happy.", "This IS important. I am SO happy."),
+        ("pears, etc. Then we went, etc.", "pears, et cetera. Then we went, et cetera."),
+        ("Apple Inc. She left Apple Inc. Chairman Lee", "Apple incorporated. She left Apple incorporated Chairman Lee"),
+        ("On Main St. He lives on Main St.", "On Main street. He lives on Main street."),
+        ("in the U.S. The U.S. Senate", "in the u s. The u s Senate"),
+        ("#1 and # 2, C# and F#, #VoiceServe", "number one and number two, C sharp and F sharp, hashtag VoiceServe"),
+        ("https://example.org/a#b-c", "example dot org slash a hash b dash c"),
+        ("## A heading", "A heading"),
         ("see www.example.org/help.", "see example dot org slash help."),
         ("write to me@example.com!", "write to me at example dot com!"),
     ],
 )
 def test_abbreviations_and_addresses(written: str, spoken: str) -> None:
     assert spell_out(written) == spoken
+
+
+@pytest.mark.parametrize(
+    ("shouted", "spoken"),
+    [
+        ("WORLD WAR II BEGAN IN 1939", "world war two began in nineteen thirty nine"),
+        ("DR. LEE LIVES IN THE USA", "doctor lee lives in the u s ay"),
+        (
+            "MR LEE PAID $5M ON MARCH 3 FOR 16 GB",
+            "mister lee paid five million dollars on March third for sixteen gigabytes",
+        ),
+        ("THE U.K. AND THE U.S. ARE 5,000 KM APART", "the u k and the u s are five thousand kilometres apart"),
+        ("WE'LL SEE THE FBI'S FIG. IT IS RED", "we'll see the f b i's fig. it is red"),
+    ],
+)
+def test_a_shouted_line_keeps_what_is_known_by_its_capitals(shouted: str, spoken: str) -> None:
+    assert spell_out(shouted) == spoken
+
+
+def test_a_long_text_of_one_kind_takes_no_longer_than_any_other() -> None:
+    """One rule that looked at the rest again from each place would take minutes."""
+    for piece in ("1", "000,", "a-", "a1.-,$# "):
+        assert not any(character.isdigit() for character in spell_out(piece * (100_000 // len(piece))))
 
 
 def test_accents_and_typographic_marks_become_plain() -> None:

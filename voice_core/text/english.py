@@ -55,6 +55,13 @@ def count_english_phonemes(text: str) -> int:
     return sum(_count_token(token) for token in _SPOKEN.findall(text.replace("’", "'")))
 
 
+def said_as_word(letters: str) -> bool | None:
+    """Tell if the dictionary has the letters as a word; False if it spells them, None if it doesn't have them."""
+    known = _dictionary()
+    phonemes = known.get(letters.lower())
+    return None if phonemes is None else phonemes < sum(known[letter] for letter in letters.lower())
+
+
 def _count_token(token: str) -> int:
     if token[0].isdecimal():
         return sum(_count_word(word) for word in _number_words(token))

@@ -65,10 +65,8 @@ def detect_language(text: str) -> Language:
     in it stays Chinese. What the detector isn't sure of is taken for English, and so is a text without letters or
     with only a few.
     """
-    kana, ideographs = len(_KANA.findall(text)), len(_IDEOGRAPH.findall(text))
-    if kana + ideographs > len(_OTHER_WORDS.findall(text)):
-        is_japanese = kana >= _LEAST_KANA_SHARE * (kana + ideographs) and kana > 0
-        return Language.JAPANESE if is_japanese else Language.CHINESE
+    if written := language_of_script(text):
+        return written
     letters = [character for character in text if character.isalpha()]
     latin_letters = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
     if 2 * latin_letters < len(letters):
@@ -76,6 +74,15 @@ def detect_language(text: str) -> Language:
     if len(letters) < _DETECTABLE_LETTERS:
         return Language.ENGLISH
     return _detect_latin(text[:_DETECTED_CHARACTERS])
+
+
+def language_of_script(text: str) -> Language | None:
+    """Return what kana or ideographs make of a text, None where there are too few of them to decide."""
+    kana, ideographs = len(_KANA.findall(text)), len(_IDEOGRAPH.findall(text))
+    if kana + ideographs <= len(_OTHER_WORDS.findall(text)):
+        return None
+    is_japanese = kana >= _LEAST_KANA_SHARE * (kana + ideographs) and kana > 0
+    return Language.JAPANESE if is_japanese else Language.CHINESE
 
 
 def _detect_latin(text: str) -> Language:

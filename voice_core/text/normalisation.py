@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from voice_core.speech import ENGLISH_WORDS
-from voice_core.text.language import Language
+from voice_core.text.language import Language, language_of_script
 from voice_core.text.spoken_english import spell_out
 
 _HALF_WIDTH_KATAKANA = "ｦｧｨｩｪｫｬｭｮｯｰｱｲｳｴｵｶｷｸｹｺｻｼｽｾｿﾀﾁﾂﾃﾄﾅﾆﾇﾈﾉﾊﾋﾌﾍﾎﾏﾐﾑﾒﾓﾔﾕﾖﾗﾘﾙﾚﾛﾜﾝ"
@@ -30,6 +30,7 @@ _JAPANESE_CHARACTERS = str.maketrans(
         "♥": "♡",
     }
 )
+_ASIAN = (Language.JAPANESE, Language.CHINESE)
 _LINE_BREAK_OF_SCRIPTS = "[n]"  # how the scripts among the training texts write a line break
 _LONG_ELLIPSIS = re.compile("…{3,}")
 
@@ -41,12 +42,13 @@ def normalise(text: str, language: Language, normaliser: str | None = None) -> s
     voicing marks), full-width letters and digits narrowed, spaces, dashes and some ornaments gone, at most
     two ellipses in a row.
     Any other text only loses the white space around its lines, unless the checkpoint names a `normaliser`: with
-    ENGLISH_WORDS it is written as an English reader would say it.
+    ENGLISH_WORDS it is written as an English reader would say it, whatever language it is said to be in; but Japanese
+    and Chinese in their own characters stay what they are.
     """
-    if language is Language.JAPANESE:
+    in_words = normaliser == ENGLISH_WORDS and not (language in _ASIAN and language_of_script(text))
+    if language is Language.JAPANESE and not in_words:
         unbroken = text.replace(_LINE_BREAK_OF_SCRIPTS, "")
         return _LONG_ELLIPSIS.sub("……", unbroken.translate(_JAPANESE_CHARACTERS))
-    in_words = normaliser == ENGLISH_WORDS and language is not Language.CHINESE
     return "".join(_rewritten_line(line, in_words) for line in text.splitlines(keepends=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -31,14 +32,16 @@ _FEWEST_PHONEMES = {
 
 _WIDE = r"[\u2E80-\uD7FF\uFF00-\uFFEF\U00020000-\U0003FFFF]"  # the scripts that are written without spaces
 _CLOSERS = r"[”’»)\]}」』）】〉》］｝]*+"
-_MARKS = r"[。！？、，；：…—,;:.!?]*+"
+_MARK = r"[。！？、，；：…—,;:.!?]"
+_MARKS = rf"{_MARK}*+"
 _WHOLE = r"(?![\p{M}\u200D])"  # a combining mark or a joiner belongs to the character before it
 
 # Where a sentence may be cut, the best places first. ASCII marks count only before white space or a wide
-# character, so that 3.14, 1,000 and addresses stay whole; a single full stop doesn't, it may belong to "Dr.".
+# character, so that 3.14, 1,000 and addresses stay whole; a single full stop doesn't, it may belong to "Dr.". A run of
+# marks is looked at once, from its beginning: from each of its marks, ten thousand would take minutes.
 _CLAUSE_ENDS = regex.compile(
-    rf"""[。！？、，；：…—]{_MARKS}{_CLOSERS}{_WHOLE}"""
-    rf"""|(?:[,;:!?]|--|\.\.){_MARKS}["']?{_CLOSERS}(?=\s|{_WIDE})"""
+    rf"""(?<!{_MARK})[,;:.!?]*+[。！？、，；：…—]{_MARKS}{_CLOSERS}{_WHOLE}"""
+    rf"""|(?:(?<!{_MARK})(?!\.(?!{_MARK})){_MARK}|--){_MARKS}["']?{_CLOSERS}{_WHOLE}(?=\s|{_WIDE})"""
 )
 _SPACES = regex.compile(rf"\s+{_WHOLE}")
 # Where the next phrase of Japanese mostly begins.
@@ -58,6 +61,11 @@ _SPOKEN_PART = regex.compile(r"[\p{L}\p{N}](?:.*[\p{L}\p{N}])?")
 _NO_SENTENCE_END = regex.compile(r"(?<=[\x21-\x7E])(?=[\x21-\x7E])|(?<=[」』])(?=と|って)")
 _AFTER_FULL_STOP = regex.compile(r"(?<=\.\s*)")
 _CLOSERS_HERE = regex.compile(_CLOSERS)
+_AFTER_SPELLED = regex.compile(r"\b[a-z] [a-z]\.\s+(?=[A-Z])")  # "in the u s. We": to the library, initials
+
+# What is in one of these has no ends for the library, once it is closed.
+_QUOTATIONS = ('""', "''", "“”", "‘’", "«»", "»«", "„“", "‹›", "「」", "《》", "()", "<>", "[]", "{}", "（）")
+LONGEST_WAIT_CHARACTERS = 200  # for a quotation to be closed after an end in it; then it may be none: 5" pipes
 
 
 def split(
@@ -99,12 +107,25 @@ def has_words(text: str) -> bool:
 def complete_length(text: str, language: Language) -> int:
     """Return how many characters at the beginning of a growing text are sentences that nothing more will change.
 
-    The last sentence is never among them ("It costs 3." may go on), unless its line has ended.
+    The last sentence is never among them ("It costs 3." may go on), unless its line has ended. Neither is one that the
+    next word may go on with ("J. R. To" + "lkien"), nor one in a quotation or in brackets that are still open, for
+    LONGEST_WAIT_CHARACTERS.
     """
     last_line_at = max(text.rfind(mark) for mark in "\n\r") + 1
-    last_line = text[last_line_at:]
-    ends = [end for end in _sentence_ends(last_line, language) if end < len(last_line)]
+    line = text[last_line_at:]
+    ends = {end for end in _sentence_ends(line, language) if end < len(line)}
+    sure = {end for end in ends if len(line) - end > LONGEST_WAIT_CHARACTERS}
+    for continuation in _continuations(line):
+        if ends <= sure:
+            break
+        ends &= sure.union(_sentence_ends(line + continuation, language))
     return last_line_at + max(ends, default=0)
+
+
+def _continuations(line: str) -> Iterator[str]:
+    """Yield what may be written next that tells best whether the sentences of a line have ended."""
+    yield "て" if line.endswith("っ") else "x"
+    yield from (f"x{pair[1]}" for pair in _QUOTATIONS if pair[0] in line)
 
 
 @dataclass(frozen=True)
@@ -153,8 +174,8 @@ def _sentences(line: str, language: Language) -> list[str]:
 def _sentence_ends(line: str, language: Language) -> list[int]:
     """Return where the sentences end, mending what the library gets wrong.
 
-    It takes the dot of "Dr. Wang" for an end where the language isn't English, it gives some closing brackets
-    to the next sentence, and it sees ends that are none.
+    It takes the dot of "Dr. Wang" for an end where the language isn't English and a spelled "u s." for none, it gives
+    some closing brackets to the next sentence, and it sees ends that are none.
     """
     ends = _library_ends(line, "en")
     if language in _WRITTEN_WITHOUT_SPACES:
@@ -163,6 +184,7 @@ def _sentence_ends(line: str, language: Language) -> list[int]:
             end for end in _library_ends(line, language) if end in english_ends or not _AFTER_FULL_STOP.match(line, end)
         ]
     ends = [_CLOSERS_HERE.match(line, end).end() for end in ends]
+    ends = sorted({*ends, *(spelled.end() for spelled in _AFTER_SPELLED.finditer(line))})
     return [end for end in ends if not _NO_SENTENCE_END.match(line, end)]
 
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from voice_core.text.english import said_as_word
 from voice_core.text.english_numbers import UNITS, hundreds_words
 
 _POWERS = ("", "thousand", "million", "billion", "trillion")
@@ -51,8 +52,12 @@ _SHORT_POWERS = {
     "K": "thousand",
     "m": "million",
     "M": "million",
+    "mn": "million",
+    "mil": "million",
+    "b": "billion",
     "bn": "billion",
     "B": "billion",
+    "tn": "trillion",
     "T": "trillion",
 }
 _POWER = "|".join((*filter(None, _POWERS), *_SHORT_POWERS))
@@ -101,6 +106,11 @@ _MEASURES = {  # as written behind a number: one, many
     "°": ("degree", "degrees"),
     "%": ("percent", "percent"),
 }
+# What is counted in millions where it isn't money: "10m users" are no metres.
+_COUNTED = """
+    customers dollars downloads euros followers homes households jobs listeners people players pounds readers residents
+    subscribers tonnes users views viewers visitors visits voters years
+"""
 _POWERS_OF_UNITS = {"squared": "square", "cubed": "cubic"}
 _DOLLARS_OF = "US|AU|A|CA|C|NZ|HK"
 _ABBREVIATIONS = {
@@ -154,12 +164,34 @@ _WEEKDAYS = {
     "Sat.": "Saturday",
     "Sun.": "Sunday",
 }
+_UNSURE = frozenset(("Apt.", "Fig.", "Sat.", "St.", "Sun.", "Wed."))  # without the words around them: "The Sun."
+_UNSHOUTED = {  # how the rules write what stands in a line of capitals, where it isn't merely small
+    **{unit.upper(): unit for unit in _MEASURES if not unit.islower()},
+    **{written.upper(): written for written in (*_ABBREVIATIONS, *_WEEKDAYS) if written not in _UNSURE},
+    **{title.upper(): f"{title}." for title in ("Mr", "Mrs", "Dr", "Prof")},
+}
+_LAST_WORDS = {  # may end a sentence, which then keeps its full stop
+    **{
+        written: _ABBREVIATIONS[written]
+        for written in ("Ave.", "Blvd.", "Rd.", "Jr.", "Sr.", "Inc.", "Ltd.", "Corp.", "Co.", "etc.")
+    },
+    **{written: day for written, day in _WEEKDAYS.items() if written not in _UNSURE},
+}
+# Behind an abbreviation a capital may begin a name as well ("Apple Inc. Chairman"); these words begin a sentence.
+_FIRST_WORDS = """
+    A After All Also Although An And Another Any Are As At Because Before Both But By Can Could Did Do Does Each Even
+    Every Everyone For From Had Has Have He Her Here His How However I If In Instead Is It Its Last Later Let Many Maybe
+    Most My Never Next No Nobody Not Nothing Now On Once Only Our People Perhaps Please She Should Since So Some
+    Sometimes Soon Still Such That The Their Then There These They This Those Though To Today Tomorrow Tonight Until Was
+    We Well Were What When Where Which While Who Why Will With Without Would Yes Yesterday Yet You Your
+"""
+_SENTENCE_END = rf"(?=\s*$|\s+(?:{'|'.join(_FIRST_WORDS.split())})\b(?![.-]))"
 _SYMBOLS = {
     "&": "and",
     "@": "at",
     "+": "plus",
     "=": "equals",
-    "#": "number",
+    "#": "hash",
     "%": "percent",
     "°": "degrees",
     "×": "times",
@@ -223,14 +255,17 @@ _EMPHASISED = """
     TOOK TOP TRUE TRY TWO UNDER UNTIL UPON USE USED VERY WAIT WANT WAS WATCH WAY WE WELL WENT WERE WHAT WHEN WHERE
     WHICH WHILE WHOLE WHOSE WHY WILL WITH WON WORLD WORSE WORST WOULD WRONG YEAR YES YET YOU YOUR YOURS ZERO
 """
-_SAID_AS_WORDS = frozenset((_ACRONYMS + _EMPHASISED).split())
+_EMPHASISED_ALONE = "AN AS IS ON SO UP"
+_SAID_AS_WORDS = frozenset((*_ACRONYMS.split(), *_EMPHASISED.split(), *_EMPHASISED_ALONE.split()))
 _SURELY_EMPHASISED = frozenset(("I", *_EMPHASISED.split()))  # common words that no abbreviation is written like
-_EMPHASISED_BESIDE_THEM = frozenset(  # and beside each other; alone they are spelled
-    ("AM", "AN", "AS", "AT", "IN", "IS", "IT", "ME", "OH", "ON", "OR", "SO", "UP", "WHO")
+_EMPHASISED_BESIDE_THEM = frozenset(  # and beside each other; alone, those from AM on are spelled
+    (*_EMPHASISED_ALONE.split(), "AM", "AT", "IN", "IT", "ME", "OH", "OR", "WHO")
 )
+_SHORTEST_SURE_LETTERS = 4  # a word of the dictionary; shorter ones are abbreviations as often: US, ACT, SAT
 _LONGEST_SPELLED_LETTERS = 5
 _LONGEST_SPELLED_WORDS = 3  # more words without a small letter are shouted, not spelled
 
+_NUMBER_START = r"(?<!\d,(?=\d{3}))"  # from its first digit on: a long one, tried again after each comma, takes minutes
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SPOKEN_DENOMINATORS = frozenset((*range(2, 11), 12, 16, 20, 32, 64, 100))
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
@@ -252,6 +287,7 @@ _TIDYING = (  # what the rules leave: doubled and misplaced spaces, doubled comm
     (re.compile(r",(?: ?,)+"), ","),
 )
 _FIRST_YEAR, _LAST_YEAR = 1100, 2099  # a bare number of four digits in this range is read as a year
+_FIRST_SHORT_YEAR = 69  # a year of two digits is one of the last century from here on, as POSIX reads it
 
 
 def spell_out(text: str) -> str:
@@ -260,7 +296,7 @@ def spell_out(text: str) -> str:
         text = pattern.sub(say, text)
     text = _without_accents(text.translate(_MARKS))
     if text.isupper() and len(text.split()) > _LONGEST_SPELLED_WORDS:
-        text = text.lower()
+        text = _unshouted(text)
     for pattern, say in _RULES:
         text = pattern.sub(say, text)
     for pattern, replacement in _TIDYING:
@@ -321,6 +357,25 @@ def _without_accents(text: str) -> str:
     return "".join(mark for mark in unicodedata.normalize("NFKD", text) if not unicodedata.combining(mark))
 
 
+def _unshouted(text: str) -> str:
+    """Write a line of capitals small, but for what the rules know by its capitals: II, FBI, Dr., March 3, U.S."""
+    text = re.sub(r"(?:[A-Z]\.){2,}|[A-Z]+\.?", _write_small, text)
+    return re.sub(rf"(?i)\b{_MONTH}\b(?=\.? \d)|(?<=\d ){_MONTH}\b", lambda match: match[0].capitalize(), text)
+
+
+def _write_small(match: re.Match[str]) -> str:
+    word = match[0].rstrip(".")
+    stop = match[0][len(word) :]
+    if written := _UNSHOUTED.get(match[0]):
+        return written
+    if word in _UNSHOUTED:
+        return _UNSHOUTED[word] + stop
+    if word.lower() in _MEASURES or f"{word}." in _UNSHOUTED:
+        return match[0].lower()
+    spelled = "." in word or (len(word) > 1 and said_as_word(word) is False)
+    return match[0] if spelled or word in _ROMAN_NUMERALS else match[0].lower()
+
+
 def _say_web_address(match: re.Match[str]) -> str:
     address = re.sub(r"^(https?://)?(www\.)?", "", match[0]).rstrip("/")
     for mark, word in ((".", "dot"), ("@", "at"), ("/", "slash"), ("-", "dash"), ("_", "underscore")):
@@ -343,6 +398,8 @@ def _say_time(match: re.Match[str]) -> str:
 
 def _say_date(match: re.Match[str]) -> str:
     number, month, day = (int(match[part]) for part in ("year", "month", "day"))
+    if len(match["year"]) == 2:
+        number += 1900 if number >= _FIRST_SHORT_YEAR else 2000
     if month > 12:  # 25/12/2023, not in America
         month, day = day, month
     return f"{_MONTHS[month - 1]} {ordinal(day)}, {year(number)}" if 1 <= month <= 12 else match[0]
@@ -378,7 +435,7 @@ def _say_money(match: re.Match[str]) -> str:
         of_country = _letter_by_letter(match["country"])
         one, many = f"{of_country} {one}", f"{of_country} {many}"
     words = _amount_of_money(match, one, many, hundredth, hundredths)
-    return f"minus {words}" if match["sign"] else words
+    return f"{'minus ' if match['sign'] else ''}{words}{'' if match['letter'] is None else ' '}"
 
 
 def _amount_of_money(match: re.Match[str], one: str, many: str, hundredth: str, hundredths: str) -> str:
@@ -422,6 +479,11 @@ def _say_decade(match: re.Match[str]) -> str:
     return words[:-1] + "ies" if words.endswith("y") else words + "s"
 
 
+def _say_many(match: re.Match[str]) -> str:
+    """Write 100s as hundreds."""
+    return cardinal(match[1].replace(",", "")).removeprefix("one ") + "s"
+
+
 def _say_fraction(match: re.Match[str]) -> str:
     whole, numerator, denominator = match["whole"], int(match["numerator"]), int(match["denominator"])
     before = f"{quantity(whole)} " if whole else ""
@@ -447,7 +509,10 @@ def _say_seconds(match: re.Match[str]) -> str:
 
 
 def _say_telephone(match: re.Match[str]) -> str:
-    digits = ", ".join(map(_digit_by_digit, re.findall(r"\d+", match[0])))
+    parts = re.findall(r"\d+", match[0])
+    if len(parts) == 2 and int(parts[0]) < int(parts[1]) and all(part.endswith("0") for part in parts):
+        return match[0]  # 500-1000 words
+    digits = ", ".join(map(_digit_by_digit, parts))
     return f" {'plus ' if match[0].startswith('+') else ''}{digits} "
 
 
@@ -462,6 +527,8 @@ def _say_bare_number(match: re.Match[str]) -> str:
 def _say_capitals(match: re.Match[str]) -> str:
     letters = match[1]
     if letters in _SAID_AS_WORDS or len(letters) > _LONGEST_SPELLED_LETTERS:
+        return match[0]
+    if len(letters) >= _SHORTEST_SURE_LETTERS and said_as_word(letters):
         return match[0]
     return _letter_by_letter(letters) + (" s" if match[2] else "")
 
@@ -487,14 +554,19 @@ def _look_up(words: dict[str, str]) -> Callable[[re.Match[str]], str]:
 # Not a number with more to it, such as 12,000, 2.5 or 10%.
 _DAY = r"(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?!\d|,\d{3}(?!\d)|\.\d|\s?%)"
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_MEASURES, key=len, reverse=True))
-_NO_UNIT = rf"(?! ?(?:(?:{_UNIT})(?![\w/])|[AaPp]\.?[Mm]\b|:))"  # behind a day
+_UNIT_OF_DAY = rf" ?(?:(?:{_UNIT})(?![\w/])|[AaPp]\.?[Mm]\b|:)"  # behind a number that so is no day
 _FRACTION = r"(?<![\d/.,])(?:(?P<whole>\d{1,3})(?: +|-))?(?P<numerator>\d{1,2})/(?P<denominator>\d{1,3})"
 
 _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"(?m)^[^\S\n]*#+(?:[^\S\n]+|$)"), lambda _: ""),  # a heading
+    (re.compile(r"\b([A-G])#(?!\w)"), lambda match: f"{match[1]} sharp"),
+    (re.compile(r"#\s?(?=\d)"), lambda _: " number "),
+    (re.compile(r"(?<![\w/])#(?=\w)"), lambda _: " hashtag "),
     (
         re.compile(
-            r"(?<![\w.+-])(?:(?:\+?\d{1,3}[ .-]{1,2})?\d{3}[ .-]{1,2}\d{3}[.-]\d{4}|\+\d{1,3}(?:[ -]\d{2,5}){2,5}"
+            r"(?<![\w.+$€£¥-])(?:(?:\+?\d{1,3}[ .-]{1,2})?\d{3}[ .-]{1,2}\d{3}[.-]\d{4}|\+\d{1,3}(?:[ -]\d{2,5}){2,5}"
             r"|(?:\d{3}-)+\d{4}|\d{3}-\d{2}-\d{4}|97[89](?:-\d+){4})\b(?!-\d)"
+            rf"(?! ?(?:[$€£¥]|(?:{_UNIT})(?![\w/])))"
         ),
         _say_telephone,
     ),
@@ -521,14 +593,21 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"(?<![\w.])\.(?=\d)"), lambda _: "0."),
     (re.compile(r"\.{2,}"), lambda _: ", "),
     (re.compile(r"(?:https?://|www\.)[^\s,;!?]*[^\s,;.!?:]"), _say_web_address),
-    (re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"), _say_web_address),
-    (re.compile(r"\b[a-z][\w-]*\.(?:com|org|net|io|dev|edu|gov)\b(?:/[\w./-]*\w)?"), _say_web_address),
+    # With the lengths that addresses may have: without them, long words of hyphens would take minutes.
+    (re.compile(r"\b[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+\b"), _say_web_address),
+    (re.compile(r"\b[a-z][\w-]{0,62}\.(?:com|org|net|io|dev|edu|gov)\b(?:/[\w./-]*\w)?"), _say_web_address),
     (re.compile(r"\b(?P<year>\d{4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})\b"), _say_date),
     (re.compile(r"\b(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})\b"), _say_date),
     (
         re.compile(
-            rf"(?<!\d )(?<!\d of )\b(?P<month>{_MONTH})\b\.? {_DAY}\b"
-            rf"(?:-(?P<last>\d{{1,2}})\b{_NO_UNIT})?(?:,? (?P<year>\d{{4}})\b)?"
+            r"(?<![\w/.,-])(?P<month>0?[1-9]|[12]\d|3[01])/(?P<day>0?[1-9]|[12]\d|3[01])/(?P<year>\d{2})(?![\w/]|[.,-]\d)"
+        ),
+        _say_date,
+    ),
+    (
+        re.compile(
+            rf"(?<!\d )(?<!\d of )\b(?P<month>{_MONTH})\b\.? {_DAY}\b(?!-\d{{1,2}}{_UNIT_OF_DAY})"
+            rf"(?:-(?P<last>\d{{1,2}})\b)?(?:,? (?P<year>\d{{4}})\b)?"
         ),
         _say_month_first,
     ),
@@ -556,36 +635,56 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         _say_time,
     ),
     (
-        re.compile(rf"(?:(?P<low>{_NUMBER})-)?(?P<amount>{_NUMBER})\s?(?P<currency>[$€£¥])(?!\s?\d)"),
+        re.compile(
+            rf"(?<!\d){_NUMBER_START}(?:(?P<low>{_NUMBER})-)?(?P<amount>{_NUMBER})\s?(?P<currency>[$€£¥])(?!\s?\d)"
+        ),
         lambda match: f"{match['low'] + ' to ' if match['low'] else ''}{match['currency']}{match['amount']}",
     ),
     (
         re.compile(
             rf"(?P<sign>(?<![\w.])-)?(?:\b(?P<country>{_DOLLARS_OF})(?=\$))?"
-            rf"(?P<currency>[$€£¥])\s?(?P<amount>{_NUMBER})(?:\s?(?P<power>{_POWER})\b)?"
+            rf"(?P<currency>[$€£¥])\s?(?P<amount>{_NUMBER})(?:\s?(?P<power>{_POWER})\b)?(?P<letter>(?=[A-Za-z]))?"
         ),
         _say_money,
     ),
+    (re.compile(r"\b(1(?:0{1,2})?(?:,?000)*)s(?= of\b)"), _say_many),
     (re.compile(r"\b(\d{4}|\d0)'?s\b"), _say_decade),
+    (re.compile(rf"(?<=\d)m(?= (?:{'|'.join(_COUNTED.split())})\b)"), lambda _: " million"),
     (re.compile(rf"{_FRACTION}\s?(?P<unit>{_UNIT})(?![\w/])"), _say_part_of_measure),
     (
         re.compile(
-            rf"(?P<sign>(?<![\w.])-)?(?<![\w.])(?P<amount>{_NUMBER})\s?(?P<unit>{_UNIT})(?![\w/])"
+            rf"(?P<sign>(?<![\w.])-)?(?<![\w.]){_NUMBER_START}(?P<amount>{_NUMBER})\s?(?P<unit>{_UNIT})(?![\w/])"
             r"(?: (?P<power>squared|cubed)\b)?"
         ),
         _say_measure,
     ),
-    (re.compile(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b"), lambda match: ordinal(match[1].replace(",", ""))),
+    (
+        re.compile(rf"\b{_NUMBER_START}(\d{{1,3}}(?:,\d{{3}})+|\d+)(?:st|nd|rd|th)\b"),
+        lambda match: ordinal(match[1].replace(",", "")),
+    ),
     (re.compile(r"(?<![\w:.])(\d{1,3}):(\d{1,3})(?![\w:])"), lambda match: f"{match[1]} to {match[2]}"),
     (re.compile(rf"{_FRACTION}(?![\d/])"), _say_fraction),
     (re.compile(r"(?<=\d)\s?-\s?(?=\d)"), lambda _: " to "),
     (re.compile(r"\bNo\. ?(?=\d)"), lambda _: "number "),
     (re.compile(rf"(?P<sign>(?<![\w.])-)?(?P<number>{_NUMBER})"), _say_bare_number),
-    (re.compile(r"(?<=\w )St\.(?! [A-Z])"), lambda _: "street"),
+    (
+        re.compile(rf"(?<=\w )St\.(?:(?P<end>{_SENTENCE_END})|(?! [A-Z]))"),
+        lambda match: "street" if match["end"] is None else "street.",
+    ),
     (re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)(?= (?:[A-Z]|and\b|or\b))"), lambda match: _ABBREVIATIONS[match[0] + "."]),
+    (
+        re.compile(rf"(?<!\w)(?:(?:{_any_of(_LAST_WORDS)}){_SENTENCE_END}|etc\.(?=\s+[A-Z]))"),
+        lambda match: f"{_LAST_WORDS[match[0]]}.",
+    ),
+    (
+        re.compile(rf"\b(?:(?:Sat|Sun)\.(?=\s+(?:[a-z]|{_MONTH}\b))|(?:Mon|Tue|Wed|Thu|Fri)\.(?=\s+\w))"),
+        _look_up(_WEEKDAYS),
+    ),
     (re.compile(rf"(?<!\w)(?:{_any_of(_ABBREVIATIONS)})(?!\w)"), _look_up(_ABBREVIATIONS)),
-    (re.compile(rf"\b(?:{_any_of(_WEEKDAYS)})(?= \w)"), _look_up(_WEEKDAYS)),
-    (re.compile(r"\b(?:[A-Z]\.){2,}"), lambda match: _letter_by_letter(match[0].replace(".", ""))),
+    (
+        re.compile(rf"\b(?P<letters>(?:[A-Z]\.){{2,}})(?P<end>{_SENTENCE_END})?"),
+        lambda match: _letter_by_letter(match["letters"].replace(".", "")) + ("" if match["end"] is None else "."),
+    ),
     (re.compile(rf"\b(?:{'|'.join(_ROMAN_NUMERALS)})\b"), lambda match: cardinal(_ROMAN_NUMERALS[match[0]])),
     (re.compile(r"\b[A-Z]+(?: [A-Z]+)+\b"), _say_emphasised),
     (re.compile(r"(?<!')\b([A-Z]{2,})(s)?\b(?!'[A-Z])"), _say_capitals),
