@@ -82,7 +82,7 @@ async def main() -> int:
                 later = await until_gone(synthesizer)
                 alone.append(later._replace(rows=max(rows, later.rows)))
                 if number % 20 == 19:
-                    slowest = max(departure.seconds for departure in alone)
+                    slowest = max((departure.seconds for departure in alone if departure.rows), default=0.0)
                     print(f"{number + 1} left, the slowest rows stayed {slowest:.3f} s", file=sys.stderr, flush=True)
             held["one by one"] = await holdings()
             together = []

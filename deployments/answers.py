@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -13,14 +12,14 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from deployments.body import JSON
+from deployments.body import JSON, accepted_types
 from deployments.composer import Composed
 from deployments.manifest import CAPTION_MEDIA_TYPES, captions, segment_row, whole_manifest
 from deployments.script import Script
 from deployments.shapes import Manifest, SampleObject, SegmentRow, SpeechObject
 from deployments.speaking import Utterance
 from deployments.speech_request import SpeechRequest
-from voice_core.audio.formats import format_named
+from voice_core.audio.endings import ENDINGS
 from voice_core.speech import FinishReason
 
 # Servers and proxies take some 8 KB of headers; longer lists are told as counts and sums.
@@ -63,7 +62,7 @@ class Take:
 
 def answer(request: Request, wanted: SpeechRequest, script: Script, takes: list[Take]) -> Response:
     """Return what was asked for: several samples, and whoever says that JSON is accepted, get an object."""
-    if wanted.n > 1 or _wants_json(request.headers.get("accept", "")):
+    if wanted.n > 1 or _wants_json(request):
         audios = [_described(wanted, script, take) for take in takes]
         whole: SpeechObject = {"audios": audios, "warnings": list(script.warnings)}
         return JSONResponse(whole)
@@ -74,13 +73,9 @@ def answer(request: Request, wanted: SpeechRequest, script: Script, takes: list[
     return _side_by_side(wanted, script, take, headers)
 
 
-def _wants_json(accept: str) -> bool:
+def _wants_json(request: Request) -> bool:
     """Tell if JSON is accepted and sound isn't: many HTTP libraries send JSON first in a list that ends in */*."""
-    accepted = set()
-    for one in accept.lower().split(","):
-        kind, *parameters = (part.strip() for part in one.split(";"))
-        if not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters):
-            accepted.add(kind)
+    accepted = accepted_types(request)
     return JSON in accepted and not any(kind == "*/*" or kind.startswith("audio/") for kind in accepted)
 
 
@@ -128,8 +123,7 @@ def _described(wanted: SpeechRequest, script: Script, take: Take) -> SampleObjec
 def _side_by_side(wanted: SpeechRequest, script: Script, take: Take, headers: dict[str, str]) -> Response:
     """Return a multipart/mixed answer (RFC 2046, section 5.1.3): the audio first, then what was asked for with it."""
     composed = take.composed
-    ending = format_named(wanted.response_format).ending
-    parts = [("audio", f"speech.{ending}", composed.media_type, composed.audio)]
+    parts = [("audio", f"speech.{ENDINGS[wanted.response_format]}", composed.media_type, composed.audio)]
     if wanted.captions is not None:
         text = captions(take.segment_rows, wanted.captions).encode()
         parts.append(("captions", f"speech.{wanted.captions}", CAPTION_MEDIA_TYPES[wanted.captions], text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -35,6 +36,16 @@ class Form:
         if len(self.texts) + len(self.files) == MOST_FIELDS:
             raise RequestError("body", f"has more than {MOST_FIELDS} fields")
         kept[name] = content
+
+
+def accepted_types(request: Request) -> set[str]:
+    """Return the types of an answer that the request's Accept names, without those that it excludes (q=0)."""
+    accepted = set()
+    for one in request.headers.get("accept", "").lower().split(","):
+        kind, *parameters = (part.strip() for part in one.split(";"))
+        if not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters):
+            accepted.add(kind)
+    return accepted
 
 
 def content_type(request: Request) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deployments.dub_command import FORMATS, CommandError
+from voice_core.audio.endings import ENDINGS
 
 DONE_FILE, ERRORS_FILE = ".done.jsonl", "errors.jsonl"
-ENDINGS = {"wav_float32": "wav"} | {name: ending[1:] for ending, name in FORMATS.items() if ending != ".ogg"}
 OWN_FIELDS = ("id", "output")  # of a line; the others are the request's
 LONGEST_NAME_BYTES = 240  # file systems take 255, and a file that is being written has more in its name
 NOT_ONE_FILE = ("stream_format", "captions", "manifest", "n")

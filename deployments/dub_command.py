@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from deployments.client import Patience, Server, ServerError, add_server_options
 from deployments.progress import Progress
+from voice_core.audio.endings import ENDINGS
 from voice_core.speech import DEFAULT_VOICE
 from voice_core.subtitles import CAPTION_FORMATS
 
@@ -25,7 +26,7 @@ INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
 OUT_OF_TIME = "deadline_exceeded"
 LISTED = 20  # cues that are told one by one
 MISSING_FLAGS = {"unreadable", "failed", "silent", "unfinished", "cut"}  # words that may not be on the track
-FORMATS = {".wav": "wav", ".mp3": "mp3", ".flac": "flac", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm", ".aac": "aac"}
+FORMATS = {f".{ending}": name for name, ending in ENDINGS.items() if name == ending} | {".ogg": "opus"}
 
 
 class CommandError(Exception):

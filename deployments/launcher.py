@@ -41,6 +41,8 @@ DRAIN_SECONDS = 120.0
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"  # warns of what protects us
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+Change = Callable[[], None]  # of what is served, while it is
+
 
 class CannotStart(Exception):  # noqa: N818  # the sentence it carries is told to a person as it is
     """Why the service can't run here, and what to do about it."""
@@ -86,7 +88,7 @@ def serve_here(settings: Settings, address: Address, *, start_timeout_seconds: f
                 wait_for_ingress_deployment_creation=False,
                 wait_for_applications_running=False,
             )
-            _serve_until_asked(APPLICATION, address, start_timeout_seconds, began, SimpleQueue(), lambda: None)
+            _serve_until_asked(APPLICATION, address, start_timeout_seconds, began, SimpleQueue())
 
     return _exit_code(serve_settings)
 
@@ -100,8 +102,8 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
 
     def serve_file() -> None:
         began = time.monotonic()
-        asked = _changes_asked()
         file = read_config(path)
+        changes = _asked_for(partial(_change, path, file))
         address = Address(file.host, file.port, prefix=file.route_prefix)
         if ray_address == LOCAL:
             check_port(address)
@@ -111,17 +113,16 @@ def serve_config(path: Path, *, ray_address: str, metrics_port: int | None, star
             client = _get_global_client()
             assert client is not None, "serve.start made it"
             client.deploy_apps(file.schema)
-            change = partial(_change, path, file)
-            _serve_until_asked(file.application, address, start_timeout_seconds, began, asked, change)
+            _serve_until_asked(file.application, address, start_timeout_seconds, began, changes)
 
     return _exit_code(serve_file)
 
 
-def _changes_asked() -> SimpleQueue[None]:
+def _asked_for(change: Change) -> SimpleQueue[Change]:
     """Keep every SIGUSR1 from now on: one that comes before the service is ready must not end it, nor be lost."""
-    asked: SimpleQueue[None] = SimpleQueue()
-    signal.signal(signal.SIGUSR1, lambda _number, _frame: asked.put(None))
-    return asked
+    changes: SimpleQueue[Change] = SimpleQueue()
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: changes.put(change))
+    return changes
 
 
 def _change(path: Path, running: ConfigFile) -> None:
@@ -158,17 +159,15 @@ def _serve_until_asked(
     address: Address,
     start_timeout_seconds: float,
     began: float,
-    asked: SimpleQueue[None],
-    change: Callable[[], None],
+    changes: SimpleQueue[Change],
 ) -> None:
-    """Tell when it is ready, then `change` whenever `asked`; `began` is when it started, on time.monotonic's clock."""
+    """Tell when it is ready, then make every change that comes; `began` is when it started, on the monotonic clock."""
     _wait_until_ready(application, address, start_timeout_seconds)
     _say(f"Started in {time.monotonic() - began:.0f} s; how long the model took to load is in {address.url}/status.")
     _say(ready_message(address))
     try:
         while True:
-            asked.get()  # signals that ask us to stop raise StopAsked
-            change()
+            changes.get()()  # signals that ask us to stop raise StopAsked
     finally:
         _drain(application)
 

@@ -20,7 +20,7 @@ from voice_core.text import has_words
 
 MOST_RETRIES = 2  # of a bad segment; the third speech that is as bad says that it is the text
 KEEP_SECONDS = 0.05  # that sound waits for being kept; a folder takes less, a bucket may take more
-MOST_KEPT_LATER = 256  # of one ingress; a place that takes no more keeps the rest of them in memory
+MOST_KEPT_LATER = 256  # speeches of one ingress, in memory until the place has taken them; beyond, it forgets
 LEAST_WORK_SECONDS = 1.0  # of one segment: what it takes to get it there, read and back
 
 
@@ -118,13 +118,17 @@ class Speaker:
         unknown = replace(segment, seeds=tuple(missing))
         fresh = iter(await self._fresh(unknown) if missing else [])
         spoken = [(next(fresh), False) if speech is None else (speech, True) for speech in known]
-        fresh_ones = {key: speech for key, (speech, cached) in zip(keys, spoken, strict=True) if not cached}
-        # Not what a model has spoken that just came, or goes.
-        await self._keep(cache, {k: s for k, s in fresh_ones.items() if s.model_fingerprint in ("", model_fingerprint)})
+        to_keep = {
+            key: speech
+            for key, (speech, cached) in zip(keys, spoken, strict=True)
+            # Not what a model has spoken that just came, or goes.
+            if not cached and speech.model_fingerprint in ("", model_fingerprint)
+        }
+        await self._keep(cache, to_keep)
         return spoken
 
     async def _keep(self, cache: SegmentCache, speeches: Mapping[str, Speech]) -> None:
-        """Have speeches kept under their keys; where that takes long, nobody waits for it."""
+        """Have speeches kept under their keys; where that takes long, nobody waits, and in the end none is kept."""
         if len(self._keeping) + len(speeches) > MOST_KEPT_LATER:
             return
         keeping = {asyncio.create_task(cache.put(key, speech)) for key, speech in speeches.items()}

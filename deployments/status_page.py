@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from deployments.body import JSON
+from deployments.body import JSON, accepted_types
 from deployments.door import Door
 
 PAGE = """<!doctype html>
@@ -54,7 +54,7 @@ def ingress_status(door: Door, started_at: float) -> dict[str, Any]:
 
 def status_answer(request: Request, document: Mapping[str, Any]) -> Response:
     """Return the page, or JSON to whoever accepts that and no HTML."""
-    accepted = request.headers.get("accept", "")
+    accepted = accepted_types(request)
     if JSON in accepted and "text/html" not in accepted:
         return JSONResponse(document)
     title = "ready" if document["ready"] else f"not ready: {document['reason']}"

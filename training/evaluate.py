@@ -124,6 +124,9 @@ def main() -> None:
     pooled = [answer for of_stretch in answers.values() for answer in of_stretch]
     ratio, deviation = length_statistics(pooled)
     judge.print_worst(answers[1.0])
+    taught = taught_speech(arguments.model, lines_of(chosen.spoken)[: arguments.limit])
+    for speech in taught:
+        judge.print_misheard(speech)
     figures = Figures(
         per=paces["1"].per,
         ended=ended(pooled),
@@ -134,7 +137,7 @@ def main() -> None:
         draws=draws,
         paces=paces,
         voices={DEFAULT_VOICE: paces["1"].per} | {voice: judge.rate(said) for voice, said in of_voices.items()},
-        codec_log_mel=codec_log_mel(arguments.model, lines_of(chosen.spoken)[: arguments.limit], judge),
+        codec_log_mel=taught[0].log_mel_distance() if taught else None,
         weights_sha256=weights_sha256(arguments.model),
     )
     print(json.dumps(asdict(figures)))
@@ -189,11 +192,12 @@ class Judge:
 
     def rate(self, answers: Sequence[Answer]) -> float:
         """Return phoneme errors a phoneme."""
-        return self.rate_of([answer.samples for answer in answers])
+        return self._count([answer.samples for answer in answers])[0].rate
 
-    def rate_of(self, sounds: Sequence[NDArray[np.float32]]) -> float:
-        """Return phoneme errors a phoneme in sounds [N] that should say the sentences, one after the other."""
-        return self._count(sounds)[0].rate
+    def print_misheard(self, speech: TaughtSpeech) -> None:
+        """Print the errors that are the judge's own, and the codec's: no voice can be measured below them."""
+        misheard, of_codec = (self._count(sounds)[0].rate for sounds in (speech.said, speech.through_codec))
+        print(f"{speech.voice}: of the teacher the judge mishears {misheard:.1%}, through the codec {of_codec:.1%}")
 
     def print_worst(self, answers: Sequence[Answer]) -> None:
         """Print the sentences that went worst."""
@@ -239,31 +243,37 @@ def segments_of(
     ]
 
 
-@torch.inference_mode()
-def codec_log_mel(model: str, sentences: Sequence[str], judge: Judge) -> float | None:
-    """Return the mean log-mel distance between what the teacher says and what the codec makes of it.
+@dataclass(frozen=True)
+class TaughtSpeech:
+    """Sentences as the teacher says them in one voice, and what the codec makes of that; samples [N] each."""
 
-    Prints how much of either the judge mishears: below that no voice can be measured.
-    """
+    voice: str
+    said: Sequence[NDArray[np.float32]]
+    through_codec: Sequence[NDArray[np.float32]]
+
+    def log_mel_distance(self) -> float:
+        """Return the mean log-mel distance between the two."""
+        distance_of = SpectralLoss()
+        pairs = zip(self.through_codec, self.said, strict=True)
+        distances = [distance_of.mel_distance(*(torch.from_numpy(one)[None] for one in pair)).item() for pair in pairs]
+        return sum(distances) / len(distances)
+
+
+@torch.inference_mode()
+def taught_speech(model: str, sentences: Sequence[str]) -> list[TaughtSpeech]:
+    """Return the teacher's speech in every voice; none where no teacher is installed."""
     try:
         teacher = Teacher()
     except OSError:
-        return None
+        return []
     directory = codec_directory(model)
-    codebook, codec, distance_of = load_codebook(directory), Codec.load(directory), SpectralLoss()
-    distances = []
+    codebook, codec = load_codebook(directory), Codec.load(directory)
+    speeches = []
     for number, voice in enumerate(VOICES):
-        said, through_codec = [], []
-        for sentence in sentences:
-            sound = torch.from_numpy(teacher.speak(visible(sentence), CODEC_WORDS_PER_MINUTE, number))[None]
-            made = torch.from_numpy(codec.decode_batch(codebook(sound))[0])[None]
-            said.append(sound[0].numpy())
-            through_codec.append(made[0].numpy())
-            if number == 0:
-                distances.append(distance_of.mel_distance(made, sound).item())
-        misheard, of_codec = judge.rate_of(said), judge.rate_of(through_codec)
-        print(f"{voice.name}: of the teacher the judge mishears {misheard:.1%}, through the codec {of_codec:.1%}")
-    return sum(distances) / len(distances)
+        said = [teacher.speak(visible(sentence), CODEC_WORDS_PER_MINUTE, number) for sentence in sentences]
+        through_codec = [codec.decode_batch(codebook(torch.from_numpy(sound)[None]))[0] for sound in said]
+        speeches.append(TaughtSpeech(voice.name, said, through_codec))
+    return speeches
 
 
 def _arguments() -> Namespace:

@@ -8,6 +8,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from tests.audio.ffmpeg import heard_by_ffmpeg
+from voice_core.audio.endings import ENDINGS
 from voice_core.audio.formats import FORMATS, PCM_RATES, encode, format_named, pcm16, resample, resampled_length
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError, SynthesisError
@@ -145,3 +146,7 @@ def test_the_length_at_another_rate_is_known_beforehand(samples: int, rate: int,
     """Half a sample is a whole one, where `round` would take every other one away."""
     resampled = resample(Waveform(np.zeros(samples, dtype=np.float32), rate), other_rate)
     assert len(resampled.samples) == resampled_length(samples, rate, other_rate)
+
+
+def test_every_format_has_an_ending() -> None:
+    assert set(FORMATS) | {"aac"} == set(ENDINGS)

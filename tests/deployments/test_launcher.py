@@ -110,10 +110,10 @@ def test_a_change_asked_for_while_nobody_waits_for_it_is_made_later(monkeypatch:
     monkeypatch.setattr(launcher, "_drain", lambda _: None)
     usual = signal.getsignal(signal.SIGUSR1)
     try:
-        asked = launcher._changes_asked()
+        asked = launcher._asked_for(change)
         os.kill(os.getpid(), signal.SIGUSR1)
         with pytest.raises(launcher.StopAsked):
-            launcher._serve_until_asked("voice", Address("127.0.0.1", 8000), 1, 0.0, asked, change)
+            launcher._serve_until_asked("voice", Address("127.0.0.1", 8000), 1, 0.0, asked)
     finally:
         signal.signal(signal.SIGUSR1, usual)
     assert changes == 2

@@ -270,15 +270,19 @@ def test_a_record_that_was_being_copied_is_read_again_after_an_hour(
     assert store.voices() == [voice]
 
 
-def test_a_record_that_the_place_does_not_give_hides_no_other_voice(tmp_path: Path) -> None:
+def test_a_record_that_the_place_does_not_give_hides_no_other_voice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     voice = create(VoiceStore(str(tmp_path)))
     lost = f"voice_{'0' * 32}"
     (tmp_path / "records" / f"{lost}.json").mkdir()
     store = VoiceStore(str(tmp_path))
     assert store.find("Ann") == voice
     for unknown in (lost, "Bob"):
+        store._listed_at = float("-inf")
         with pytest.raises(OSError, match="the records of 1 voices can't be read"):
             store.find(unknown)
+    assert len({record.created for record in caplog.records if "can't be read" in record.message}) == 1
 
 
 def test_a_record_of_a_newer_version_is_read(tmp_path: Path) -> None:

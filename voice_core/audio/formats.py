@@ -35,7 +35,6 @@ RESAMPLING_QUALITY = "HQ"  # of soxr: 20 bits
 class Format:
     """A kind of file: how it is told to HTTP, what rates it can hold, and who writes it."""
 
-    ending: str  # of a file's name, without the dot
     media_type: str
     open: Callable[[int], Writer]  # for a rate in Hz that the format can hold
     sample_rates: tuple[int, ...] = ()  # Hz, rising; none: any
@@ -97,14 +96,14 @@ AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # th
 PCM_RATES = (24000,)  # without a header the rate must be agreed on; this is OpenAI's
 
 FORMATS = {
-    "mp3": Format("mp3", "audio/mpeg", Mp3Writer, MP3_RATES, stream_lead_samples=MP3_LEAD_SAMPLES),
-    "opus": Format("opus", "audio/ogg", OpusWriter, OPUS_RATES),
-    "flac": Format("flac", "audio/flac", FlacWriter),
-    "wav": Format("wav", "audio/wav", WavWriter),
-    "wav_float32": Format("wav", "audio/wav", partial(WavWriter, floats=True)),
-    "pcm": Format("pcm", "audio/pcm", PcmWriter, PCM_RATES),
+    "mp3": Format("audio/mpeg", Mp3Writer, MP3_RATES, stream_lead_samples=MP3_LEAD_SAMPLES),
+    "opus": Format("audio/ogg", OpusWriter, OPUS_RATES),
+    "flac": Format("audio/flac", FlacWriter),
+    "wav": Format("audio/wav", WavWriter),
+    "wav_float32": Format("audio/wav", partial(WavWriter, floats=True)),
+    "pcm": Format("audio/pcm", PcmWriter, PCM_RATES),
 }
 if INSTALLED:
     FORMATS["aac"] = Format(
-        "aac", "audio/aac", AacWriter, AAC_RATES, lead_samples=AAC_LEAD_SAMPLES, stream_lead_samples=AAC_LEAD_SAMPLES
+        "audio/aac", AacWriter, AAC_RATES, lead_samples=AAC_LEAD_SAMPLES, stream_lead_samples=AAC_LEAD_SAMPLES
     )

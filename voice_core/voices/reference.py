@@ -40,7 +40,7 @@ MOST_AT_EXTREME = 0.1  # of the audible samples
 LEAST_AUDIBLE_SECONDS = 0.1  # less of it is a click, beside which the voice is quiet
 # An encoder of mp3 adds silence at both ends, which decoders take away: up to 3 frames.
 MOST_MP3_PADDING_SAMPLES = 3 * 1152
-LEAST_UNKNOWN_FRAMES = 2**36 - 1  # as many as a flac can have; a header that promises so many knows nothing
+LEAST_UNKNOWN_FRAMES = 2**36 - 1  # no recording has as many: what libsndfile says where it can't know
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types

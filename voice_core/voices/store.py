@@ -23,7 +23,7 @@ import secrets
 import threading
 import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -81,7 +81,7 @@ class VoiceStore:
         self._files, self._root = url_to_fs(place, use_listings_cache=False)
         self._voices: dict[str, Voice] = {}  # by id, as far as read
         self._unreadable: set[str] = set()  # ids of records that hold no voice; they are read again once an hour
-        self._unread: set[str] = set()  # ids of records that could not be read when they were last listed
+        self._unread: frozenset[str] = frozenset()  # ids of records that could not be read when they were last listed
         self._deleted: set[str] = set()  # ids; a listing that began before must not bring them back
         self._listed_at = float("-inf")  # monotonic seconds, when the last listing began
         self._swept_at = float("-inf")  # monotonic seconds
@@ -179,8 +179,9 @@ class VoiceStore:
             hour_passed = began - self._swept_at > SWEEP_SECONDS
             # One that was being copied here when it was read is whole after an hour.
             self._unreadable = set() if hour_passed else self._unreadable & there
-            self._unread.clear()
-            new = self._read_records(there - known - self._unreadable)
+            read = self._read_records(there - known - self._unreadable)
+            new = [voice for voice in read.values() if isinstance(voice, Voice)]
+            self._tell_unread({voice_id: error for voice_id, error in read.items() if isinstance(error, OSError)})
             with self._lock:
                 for gone in known - there:  # and not who was created meanwhile
                     self._voices.pop(gone, None)
@@ -197,21 +198,26 @@ class VoiceStore:
             return []
         return files
 
-    def _read_records(self, voice_ids: Iterable[str]) -> list[Voice]:
-        if not voice_ids:
-            return []
-        with ThreadPoolExecutor(MOST_READERS) as readers:
-            return [voice for voice in readers.map(self._read_record, voice_ids) if voice is not None]
+    def _tell_unread(self, failed: Mapping[str, OSError]) -> None:
+        """Note whose records the place didn't give, so that the others stay known; each is told of once."""
+        for voice_id in failed.keys() - self._unread:
+            logger.warning("The record of %s can't be read: %s", voice_id, failed[voice_id])
+        self._unread = frozenset(failed)
 
-    def _read_record(self, voice_id: str) -> Voice | None:
+    def _read_records(self, voice_ids: Collection[str]) -> dict[str, Voice | OSError | None]:
+        if not voice_ids:
+            return {}
+        with ThreadPoolExecutor(MOST_READERS) as readers:
+            return dict(zip(voice_ids, readers.map(self._read_record, voice_ids), strict=True))
+
+    def _read_record(self, voice_id: str) -> Voice | OSError | None:
+        """Return the voice; None where there is none, and what the place said where it didn't give the record."""
         try:
             content: bytes = self._files.cat_file(self._record(voice_id))
         except FileNotFoundError:  # deleted meanwhile
             return None
-        except OSError as error:  # the others must stay known
-            self._unread.add(voice_id)
-            logger.warning("The record of %s can't be read: %s", voice_id, error)
-            return None
+        except OSError as error:
+            return error
         try:
             return _parsed(content, voice_id)
         except (ValueError, TypeError) as error:
