@@ -26,7 +26,7 @@ from deployments.dub_api import DubApi
 from deployments.errors import api_error, error_response
 from deployments.estimates import estimated
 from deployments.fan_out import PendingReply, all_of, ask_each, in_order
-from deployments.house import House, Housemates
+from deployments.fleet import Fleet, FleetHandles
 from deployments.live import LiveApi
 from deployments.page_routes import page_routes
 from deployments.reception import Reception
@@ -51,7 +51,7 @@ RECORDING_FIELD = b'"reference_audio"'  # a body without it has no reason to be 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class Crew(Housemates, VoiceCrew, Protocol):
+class Crew(FleetHandles, VoiceCrew, Protocol):
     """The deployments behind the door, as calls that can be awaited and cancelled."""
 
     def speak(self, segment: Segment) -> PendingReply[list[Speech]]: ...
@@ -77,12 +77,12 @@ class SpeechApi:
         self._settings = settings
         self._crew = crew
         self._door = Door(settings)
-        self._house = House(crew, largest_share=settings.largest_share)
+        self._fleet = Fleet(crew, largest_share=settings.largest_share)
         self._desk = VoiceDesk(settings, crew)
         self._speaker = Speaker(crew.speak, open_cache(settings.segment_cache, settings.segment_cache_bytes))
-        self._live = LiveApi(settings, self._desk, self._door, self._house, self._speaker)
-        self._voices = VoicesApi(settings, self._desk, self._door, self._house)
-        self._dubs = DubApi(settings, self._desk, self._door, self._house, self._speaker)
+        self._live = LiveApi(settings, self._desk, self._door, self._fleet, self._speaker)
+        self._voices = VoicesApi(settings, self._desk, self._door, self._fleet)
+        self._dubs = DubApi(settings, self._desk, self._door, self._fleet, self._speaker)
         self._docs = Docs(settings)
         self._started_at = int(time.time())
 
@@ -141,8 +141,8 @@ class SpeechApi:
         return JSONResponse(estimated(script, facts, wait, wait + spoken))
 
     async def _script(self, wanted: SpeechRequest) -> tuple[Script, ModelFacts]:
-        facts = await self._house.facts()
-        self._door.has_rows(self._house.rows)
+        facts = await self._fleet.facts()
+        self._door.has_rows(self._fleet.rows)
         prompt = await self._desk.prompt(wanted, facts)
         return await written(wanted, facts, prompt, self._settings.longest_speech_seconds), facts
 
@@ -175,7 +175,7 @@ class SpeechApi:
         def at_once() -> int:
             if (first_alone and not first_done) or (work.priority == "batch" and self._door.interactive_inside):
                 return 1
-            return self._house.segments_at_once(facts, samples=script.rows_of_each, alone=self._door.one_inside)
+            return self._fleet.segments_at_once(facts, samples=script.rows_of_each, alone=self._door.one_inside)
 
         async def speak(segment: Segment) -> list[Utterance]:
             nonlocal first_done
@@ -199,7 +199,7 @@ class SpeechApi:
         return [Take(*take) for take in zip(script.seeds, samples, composed, strict=True)]
 
     async def models(self, request: Request) -> Response:
-        facts = await self._house.facts()
+        facts = await self._fleet.facts()
         created = self._started_at
         model: ModelObject = {"id": facts.model_id, "object": "model", "created": created, "owned_by": OWNER}
         listed: ModelList = {"object": "list", "data": [model]}
@@ -213,7 +213,7 @@ class SpeechApi:
     async def readyz(self, request: Request) -> Response:
         """A request that came now would be spoken, at once or after those before it."""
         self._door.check_open()
-        facts = await self._house.check_ready()
+        facts = await self._fleet.check_ready()
         ready: Ready = {"status": "ready", "model": facts.model_id}
         return JSONResponse(ready)
 
@@ -222,7 +222,7 @@ class SpeechApi:
         document: dict[str, Any] = {"ready": True, "reason": None, "version": version()}
         try:
             self._door.check_open()
-            facts = await self._house.check_ready()
+            facts = await self._fleet.check_ready()
             model = {
                 "id": facts.model_id,
                 "device": facts.device,
@@ -244,7 +244,7 @@ class SpeechApi:
 
     @asynccontextmanager
     async def _life(self, _app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._house.watch(self._door.has_rows)), asyncio.create_task(self._tell_figures())]
+        tasks = [asyncio.create_task(self._fleet.watch(self._door.has_rows)), asyncio.create_task(self._tell_figures())]
         yield
         for task in tasks:
             task.cancel()

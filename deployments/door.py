@@ -50,7 +50,7 @@ class Work:
 
 
 class Door:
-    """Lets requests in until it is closed or the house is full."""
+    """Lets requests in until it is closed or full."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._most_requests = settings.most_requests_in_flight
@@ -140,11 +140,11 @@ class Door:
     def expected_wait_seconds(
         self, seconds: float, key: Key | None = None, priority: Priority = "interactive"
     ) -> float:
-        """Return how much longer so much speech would take than with the house to itself, if it came now."""
+        """Return how much longer so much speech would take than if nobody else were there, if it came now."""
         return self._wait_after(0.0, seconds, _name(key), priority)[0]
 
     def expected_seconds(self, work_seconds: float, rows: int) -> float:
-        """Return how long so much speech takes from its first row to its last, with the house to itself."""
+        """Return how long so much speech takes from its first row to its last, if nobody else were there."""
         speed = self.capacity.seconds_per_second * min(1.0, rows / self.capacity.rows)
         return work_seconds / speed
 
@@ -219,7 +219,7 @@ class Door:
         self._allowance(key).take(seconds)
 
     def _active_keys(self, asking: str) -> int:
-        """Return among how many keys the house is shared: those inside, those who lately asked, and this one."""
+        """Return among how many keys the rows are shared: those inside, those who lately asked, and this one."""
         now = self._clock()
         self._asked = {name: at for name, at in self._asked.items() if now - at < ACTIVE_SECONDS}
         return len({asking, *self._asked, *(name for name, count in self._inside.items() if count)})

@@ -18,7 +18,7 @@ from deployments.dub import Dub, Event
 from deployments.dub_request import DubRequest
 from deployments.dub_script import Line, dub_seconds, write_lines
 from deployments.errors import api_error
-from deployments.house import House
+from deployments.fleet import Fleet
 from deployments.script import Reading, reading_of
 from deployments.settings import Settings
 from deployments.speaking import LEAST_WORK_SECONDS, Speaker, Utterance, Wishes, came
@@ -37,11 +37,11 @@ HEADERS = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}  # nginx woul
 class DubApi:
     """Serves dubs."""
 
-    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door, house: House, speaker: Speaker) -> None:
+    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door, fleet: Fleet, speaker: Speaker) -> None:
         self._settings = settings
         self._desk = desk
         self._door = door
-        self._house = house
+        self._fleet = fleet
         self._speaker = speaker
 
     async def dub(self, request: Request) -> Response:
@@ -50,16 +50,16 @@ class DubApi:
             wanted = await self._request(request)
             current_visit().end_after(wanted.timeout_seconds)
             sheet = await asyncio.to_thread(wanted.sheet, self._settings.longest_dub_seconds)
-            facts = await self._house.facts()
+            facts = await self._fleet.facts()
             lines = await self._lines(wanted, sheet, facts)
-            self._door.has_rows(self._house.rows)
+            self._door.has_rows(self._fleet.rows)
             rows = wanted.best_of * sum(len(line.segments) for line in lines)
             work = held.enter_context(self._door.take_on(dub_seconds(lines, wanted.best_of), rows, wanted.priority))
 
             def at_once() -> int:
                 if work.priority == "batch" and self._door.interactive_inside:
                     return 1
-                return self._house.segments_at_once(facts, samples=wanted.best_of, alone=self._door.one_inside)
+                return self._fleet.segments_at_once(facts, samples=wanted.best_of, alone=self._door.one_inside)
 
             async def speak(segment: Segment, wishes: Wishes) -> list[Utterance]:
                 segment = replace(segment, batch=work.priority == "batch")

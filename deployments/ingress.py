@@ -16,7 +16,7 @@ from deployments.api import SpeechApi
 from deployments.composer import Composed
 from deployments.fan_out import PendingReply
 from deployments.figures import figures
-from deployments.house import Running
+from deployments.fleet import Running
 from deployments.settings import Settings
 from deployments.visit import current_visit
 from voice_core.speech import LearnedReference, ModelFacts, Segment, Speech

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from deployments.door import Door, Work
 from deployments.errors import ApiError, api_error
-from deployments.house import House
+from deployments.fleet import Fleet
 from deployments.ignored import ignored_by_model
 from deployments.script import written
 from deployments.settings import Settings
@@ -42,11 +42,11 @@ SessionVoice = Callable[[ModelFacts], Awaitable[VoicePrompt | None]]  # what the
 class LiveApi:
     """Serves sessions, one a connection."""
 
-    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door, house: House, speaker: Speaker) -> None:
+    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door, fleet: Fleet, speaker: Speaker) -> None:
         self._settings = settings
         self._desk = desk
         self._door = door
-        self._house = house
+        self._fleet = fleet
         self._speaker = speaker
 
     async def session(self, websocket: WebSocket) -> None:
@@ -64,7 +64,7 @@ class LiveApi:
     async def _serve(self, websocket: WebSocket) -> None:
         wanted = _configured(await _message(websocket), self._settings)
         current_visit().end_after(wanted.timeout_seconds)
-        facts = await self._house.facts()
+        facts = await self._fleet.facts()
         voice = await self._voice(wanted, facts)
         session = Session(websocket, wanted, voice, facts, self)
         await session.run()
@@ -89,8 +89,8 @@ class LiveApi:
     ) -> list[Segment]:
         """Return the segments of the next piece of text, numbered on, as rows of one group at the decoder."""
         piece = wanted.model_copy(update={"input": text, "seed": seed})
-        facts = await self._house.facts()
-        self._door.has_rows(self._house.rows)
+        facts = await self._fleet.facts()
+        self._door.has_rows(self._fleet.rows)
         script = await written(piece, facts, await voice(facts), self._settings.longest_speech_seconds)
         return [replace(one, index=first_index + one.index, request=group) for one in script.segments]
 
@@ -102,7 +102,7 @@ class LiveApi:
 
     def turns(self, wanted: SpeechRequest, facts: ModelFacts) -> asyncio.Semaphore:
         """Return as many turns as one session may have segments under way."""
-        return asyncio.Semaphore(self._house.segments_at_once(facts, samples=wanted.best_of, alone=False))
+        return asyncio.Semaphore(self._fleet.segments_at_once(facts, samples=wanted.best_of, alone=False))
 
     @property
     def longest_text_characters(self) -> int:

@@ -48,7 +48,7 @@ class Settings(BaseModel):
     )
     deterministic: bool = Field(
         default=False,
-        description="the same bits whatever else is in flight, at the price of a full house in every step",
+        description="the same bits whatever else is in flight, at the price of all slots in every step, taken or not",
     )
     cuda_graphs: Literal["auto", "off"] = Field(
         default="auto", description="auto captures decode steps on a GPU, before the service is ready; off never does"

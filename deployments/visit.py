@@ -1,4 +1,4 @@
-"""One request while it is in the house: who came, since when, until when. Every part finds it in the context."""
+"""One request while it is inside: who came, since when, until when. Every part finds it in the context."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from deployments.body import FORM, read_form, require_content_type
 from deployments.door import Door
 from deployments.errors import ApiError
-from deployments.house import House
+from deployments.fleet import Fleet
 from deployments.settings import Settings
 from deployments.shapes import DeletedVoice, VoiceList, VoiceObject
 from deployments.voice_desk import VoiceDesk
@@ -26,25 +26,25 @@ SAMPLE_MEDIA_TYPE = "audio/flac"
 class VoicesApi:
     """Registers, lists, plays and deletes voices."""
 
-    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door, house: House) -> None:
+    def __init__(self, settings: Settings, desk: VoiceDesk, door: Door, fleet: Fleet) -> None:
         self._settings = settings
         self._desk = desk
         self._door = door
-        self._house = house
+        self._fleet = fleet
 
     async def create(self, request: Request) -> Response:
         require_content_type(request, FORM)
         with self._door.let_in():
             form = await read_form(request, largest_bytes=self._settings.largest_upload_bytes)
             wanted = VoiceRequest.from_form(form)
-            facts = await self._house.facts()
+            facts = await self._fleet.facts()
             if facts.built_in_voice(wanted.name) is not None:
                 raise RequestError("name", f"{wanted.name!r} is the name of a voice that comes with the model")
             voice = await self._desk.create(wanted, facts)
         return JSONResponse(_described(voice))
 
     async def voices(self, request: Request) -> Response:
-        facts = await self._house.facts()
+        facts = await self._fleet.facts()
         built_in = [_built_in(voice, facts) for voice in facts.built_in_voices]
         described = [_default(), *built_in, *map(_described, await self._desk.voices())]
         first_id, last_id = described[0]["id"], described[-1]["id"]
@@ -61,7 +61,7 @@ class VoicesApi:
         voice_id = request.path_params["voice_id"]
         if voice_id == DEFAULT_VOICE:
             return JSONResponse(_default())
-        facts = await self._house.facts()
+        facts = await self._fleet.facts()
         if (built_in := facts.built_in_voice(voice_id)) is not None:
             return JSONResponse(_built_in(built_in, facts))
         return JSONResponse(_described(await self._named(request)))
@@ -76,7 +76,7 @@ class VoicesApi:
 
     async def delete(self, request: Request) -> Response:
         voice_id = request.path_params["voice_id"]
-        if voice_id == DEFAULT_VOICE or (await self._house.facts()).built_in_voice(voice_id) is not None:
+        if voice_id == DEFAULT_VOICE or (await self._fleet.facts()).built_in_voice(voice_id) is not None:
             raise ApiError(400, "voice_id: the model's own voices can't be deleted", "voice_id", "invalid_value")
         if not await self._desk.delete(voice_id):
             raise _unknown(voice_id)

@@ -99,7 +99,7 @@ class StepPace:
 
     Steps that wait for the weights all take the same time, steps that compute take as much longer as there are rows;
     what was measured lies between (benchmarks/results/decode_cpu.md). While all observations have the same number of
-    rows, the line is flat, and a house half full counts as half of what it could do.
+    rows, the line is flat, and a batch half full counts as half of what it could do.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The house's rules that no single module can keep by itself."""
+"""The repository's rules that no single module can keep by itself."""
 
 import ast
 import subprocess

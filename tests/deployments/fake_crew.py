@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deployments.composer import Composed, compose
-from deployments.house import Running
+from deployments.fleet import Running
 from voice_core.audio.formats import encode
 from voice_core.errors import RequestError
 from voice_core.speech import FinishReason, LearnedReference, ModelFacts, ReferenceLimits, Segment, Speech

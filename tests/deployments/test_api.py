@@ -23,10 +23,10 @@ from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from deployments import house, metrics
+from deployments import fleet, metrics
 from deployments.api import SpeechApi
 from deployments.errors import CLIENT_LEFT
-from deployments.house import Running
+from deployments.fleet import Running
 from deployments.keys import new_key
 from deployments.logs import NoTexts
 from deployments.metrics import Tally
@@ -274,7 +274,7 @@ def test_those_too_busy_to_answer_are_ready_as_long_as_they_run(
     composers: int,
     status: int,
 ) -> None:
-    monkeypatch.setattr(house, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(fleet, "ANSWER_SECONDS", 0.01)
     assert client.get("/readyz").status_code == 200
     crew.facts_reply, crew.replicas = Reply(hangs=True), Running(synthesizers, composers)
     assert client.get("/readyz").status_code == status
@@ -299,8 +299,8 @@ def test_the_service_is_not_ready_without_a_composer_or_a_decoder_that_lives(
 def test_the_facts_are_learned_at_the_start_and_again_until_somebody_tells_them(
     settings: Settings, crew: FakeCrew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(house, "ANSWER_SECONDS", 0.01)
-    monkeypatch.setattr(house, "LOOK_AGAIN_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(fleet, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(fleet, "LOOK_AGAIN_SECONDS", (0.01, 0.01))
     crew.facts_reply = Reply(RayActorError())
     with TestClient(SpeechApi(settings, crew).routes()) as client:
         time.sleep(0.05)
@@ -331,7 +331,7 @@ def test_a_long_request_leaves_room_for_a_short_one_that_comes_later(settings: S
             assert (await long).headers["x-segments"] == "250"
 
     asyncio.run(scenario())
-    assert crew.most_at_once <= FACTS.max_rows * house.ROWS_IN_HAND + 2
+    assert crew.most_at_once <= FACTS.max_rows * fleet.ROWS_IN_HAND + 2
 
 
 def test_more_speech_than_one_request_may_ask_for_is_refused_by_its_field(crew: FakeCrew, settings: Settings) -> None:

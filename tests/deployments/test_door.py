@@ -74,7 +74,7 @@ def test_an_empty_room_closes_at_once() -> None:
     asyncio.run(Door(Settings()).close())
 
 
-def test_a_full_house_refuses_the_next_until_somebody_leaves() -> None:
+def test_a_full_ingress_refuses_the_next_until_somebody_leaves() -> None:
     door = Door(Settings(most_requests_in_flight=1))
     with door.let_in():
         assert refused(door.let_in)[:2] == (429, "overloaded")
@@ -156,7 +156,7 @@ def test_capacity_is_learned_while_more_is_asked_for_than_there_are_rows(clock: 
     assert door.capacity.seconds_per_second == pytest.approx(40, rel=0.03)
 
 
-def test_an_idle_house_teaches_nothing(clock: Clock) -> None:
+def test_an_idle_ingress_teaches_nothing(clock: Clock) -> None:
     door = a_busy_door(clock)
     with door.take_on(1000, rows=1) as work:
         clock.now += 1000

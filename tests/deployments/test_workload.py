@@ -61,7 +61,7 @@ def test_the_rate_is_what_was_spoken_since_the_last_report() -> None:
     assert workload.report(decoded(65, 115))[autoscaling.RATE] == 0.0
 
 
-def test_a_house_half_full_is_half_of_what_it_could_speak() -> None:
+def test_a_batch_half_full_is_half_of_what_could_be_spoken() -> None:
     """Two of four rows for a second in steps of 10 ms: 4 s of speech a second, 8 with all four."""
     clock = Clock()
     workload = Workload(FOUR_SLOTS, clock)
@@ -84,7 +84,7 @@ def test_time_without_work_says_nothing_about_the_pace() -> None:
     assert numbers[autoscaling.RATE] == pytest.approx(0.4)
 
 
-def test_steps_that_grow_with_their_rows_are_foreseen_from_smaller_houses() -> None:
+def test_steps_that_grow_with_their_rows_are_foreseen_from_smaller_batches() -> None:
     """The mid size on one CPU thread: 25.9 ms with 4 rows, 29.9 with 8, 36.6 with 16 in an earlier decode_cpu.md."""
     pace = StepPace()
     pace.observe(rows=4, step_seconds=0.0259, steps=100)

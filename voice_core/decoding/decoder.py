@@ -105,7 +105,7 @@ class BatchDecoder:
         """Reserve memory for `max_rows` rows of `max_frames` decoder positions and `max_tokens` text tokens.
 
         With `deterministic` every step computes all slots and every text is read alone: a row's codes then are the
-        same to the bit whatever else is in flight, at the price of a full house in every step. With a `recorder` the
+        same to the bit whatever else is in flight, at the price of all slots in every step. With a `recorder` the
         steps are recorded here and played back from then on; nothing else may use the device meanwhile. Else
         they are `traced`, and run without Python, where that can be: on a CPU, in float32.
         """

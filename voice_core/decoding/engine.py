@@ -50,7 +50,7 @@ class EngineCounters:
     passes: int  # times that rows were taken into an idle decoder
     rows_spoken: int
     steps: int  # of the decoder
-    row_steps: int  # codes drawn; divided by steps and slots, the share of the house that was full
+    row_steps: int  # codes drawn; divided by steps and slots, the share of the slots that was taken
     rows_active: int = 0  # that are being spoken now
     rows_waiting: int = 0  # now, for a slot or their admission
 

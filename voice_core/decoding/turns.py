@@ -13,7 +13,7 @@ class Turns:
     many turns ago as one request may hold slots: so a short request gets the first free slot although long ones came
     before it, and yet a long one waits at most for those that wait already and for that many newcomers. Of those that
     came at the same time the first goes first. A request beyond its share of the slots stands back for all others;
-    what they leave free is its own. Batch comes after everything else, so in a house that is always full it never does.
+    what they leave free is its own. Batch comes after everything else: never, where all slots are always wanted.
     """
 
     def __init__(self, slots_of_one: int) -> None:

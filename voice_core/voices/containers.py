@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,6 +17,7 @@ FLAC_MOST_FRAMES = 2**36 - 1
 SIZE_UNKNOWN = 0x7FFFF000  # and above, of 32 bits: written by programs that can't go back to the header
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a page
+PADDING = re.compile(rb"\0+")
 ID3_HEADER_BYTES = 10
 ID3_FOOTER = 0x10  # a flag
 MP3_TAILS = (b"APETAGEX", b"LYRICSBEGIN", b"LYRICS3")
@@ -65,7 +67,7 @@ def with_length_told(file: bytes) -> bytes:
         return file[: FLAC_FRAMES_END - 5] + field.to_bytes(5) + file[FLAC_FRAMES_END:]
     if file[:4] != b"RIFF":
         return file
-    data = _data_chunk(file, "<")
+    data = _chunk(file, b"data", "<")
     if data is None or _number(file, "<I", data + 4) or data + 8 == len(file):
         return file
     sizes = struct.pack("<I", len(file) - 8), struct.pack("<I", len(file) - data - 8)
@@ -131,10 +133,6 @@ def _unless_unknown(size: int, header_bytes: int) -> int:
     return size + header_bytes if size < SIZE_UNKNOWN or size >= 2**32 else 0
 
 
-def _data_chunk(file: bytes, order: str) -> int | None:
-    return _chunk(file, b"data", order)
-
-
 def _chunk(file: bytes, name: bytes, order: str) -> int | None:
     """Return where the first chunk of a name begins."""
     position = 12
@@ -150,7 +148,7 @@ def _riff_wrong(file: bytes, order: str) -> str | None:
     declared = _unless_unknown(_number(file, f"{order}I", 4), 8)
     if file[8:12] != b"WAVE":
         return None  # something else, or nothing
-    data = _data_chunk(file, order)
+    data = _chunk(file, b"data", order)
     if data is None:
         return _smaller_than(file, declared)
     size = _number(file, f"{order}I", data + 4)
@@ -174,8 +172,8 @@ def _more_than_chunks(file: bytes, position: int, order: str) -> str | None:
     """Refuse what follows the chunk with the samples if it is no chunk, tag or padding: samples, most likely."""
     end = len(file.rstrip(b"\0"))
     while position < end:
-        if file[position] == 0:  # after a chunk of odd size, which not every program pads
-            position += 1
+        if zeros := PADDING.match(file, position):  # after a chunk of odd size, which not every program pads
+            position = zeros.end()
         elif tag_bytes := _tag_bytes(file, position):
             position += tag_bytes
         else:

@@ -37,7 +37,7 @@ class Running:
     ingresses: int = 1
 
 
-class Housemates(Protocol):
+class FleetHandles(Protocol):
     """The deployments that every request needs."""
 
     def facts(self) -> PendingReply[ModelFacts]: ...
@@ -48,11 +48,11 @@ class Housemates(Protocol):
         """Ask the controller. Blocks, so it is called in a thread."""
 
 
-class House:
+class Fleet:
     """Asks once for what never changes, and looks now and then for what does."""
 
-    def __init__(self, mates: Housemates, *, largest_share: float) -> None:
-        self._mates = mates
+    def __init__(self, handles: FleetHandles, *, largest_share: float) -> None:
+        self._handles = handles
         self._largest_share = largest_share
         self._facts: ModelFacts | None = None
         self._synthesizers = 1
@@ -65,7 +65,7 @@ class House:
         """
         while True:
             try:
-                running = await asyncio.to_thread(self._mates.running)
+                running = await asyncio.to_thread(self._handles.running)
                 self._synthesizers = running.synthesizers
                 self._ingresses = max(1, running.ingresses)
                 tell_rows(self.rows)
@@ -120,19 +120,19 @@ class House:
 
     async def _ask_composer(self) -> None:
         try:
-            await ask(self._mates.composer_answers, timeout_seconds=ANSWER_SECONDS)
+            await ask(self._handles.composer_answers, timeout_seconds=ANSWER_SECONDS)
         except TimeoutError:
             await self._check_running()
 
     async def _told_facts(self, timeout_seconds: float) -> ModelFacts:
         try:
-            return await ask(self._mates.facts, timeout_seconds=timeout_seconds)
+            return await ask(self._handles.facts, timeout_seconds=timeout_seconds)
         except RayTaskError as error:
             raise not_ready("the decoder has stopped") from error
 
     async def _check_running(self) -> None:
         """Full replicas answer late, but they are up; only the controller can tell them from dead ones."""
-        running = await asyncio.to_thread(self._mates.running)
+        running = await asyncio.to_thread(self._handles.running)
         if not running.synthesizers:
             _not_up("synthesizer")
         if not running.composers:

@@ -9,25 +9,25 @@ import pytest
 from fake_crew import FACTS, FakeCrew, Reply
 from ray.exceptions import RayTaskError
 
-from deployments import house
+from deployments import fleet
 from deployments.errors import ApiError
-from deployments.house import House, Running
+from deployments.fleet import Fleet, Running
 
 
 def test_a_request_alone_fills_the_decoder_and_beside_others_takes_its_share() -> None:
     rows_128 = replace(FACTS, max_rows=128)
-    known = House(FakeCrew(), largest_share=0.5)
+    known = Fleet(FakeCrew(), largest_share=0.5)
     alone = known.segments_at_once(rows_128, samples=1, alone=True)
     assert 128 < alone < 160
     assert known.segments_at_once(rows_128, samples=1, alone=False) == alone / 2
     assert known.segments_at_once(rows_128, samples=4, alone=True) == alone / 4
-    assert known.segments_at_once(replace(FACTS, max_rows=1), samples=1, alone=False) == house.FEWEST_AT_ONCE
+    assert known.segments_at_once(replace(FACTS, max_rows=1), samples=1, alone=False) == fleet.FEWEST_AT_ONCE
 
 
 def test_more_replicas_take_more_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(house, "LOOK_AGAIN_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(fleet, "LOOK_AGAIN_SECONDS", (0.01, 0.01))
     crew = FakeCrew()
-    known = House(crew, largest_share=0.5)
+    known = Fleet(crew, largest_share=0.5)
     one = known.segments_at_once(FACTS, samples=1, alone=True)
 
     async def scenario() -> None:
@@ -41,9 +41,9 @@ def test_more_replicas_take_more_segments(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_new_model_is_learned_when_its_replicas_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(house, "LOOK_AGAIN_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(fleet, "LOOK_AGAIN_SECONDS", (0.01, 0.01))
     crew = FakeCrew()
-    known = House(crew, largest_share=0.5)
+    known = Fleet(crew, largest_share=0.5)
     told_rows: list[int] = []
 
     async def scenario() -> None:
@@ -63,12 +63,12 @@ def test_a_new_model_is_learned_when_its_replicas_come(monkeypatch: pytest.Monke
 
 
 def test_replicas_too_full_to_tell_the_facts_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(house, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(fleet, "ANSWER_SECONDS", 0.01)
     crew = FakeCrew()
     crew.facts_reply = Reply(hangs=True)
 
     async def scenario() -> None:
-        asking = asyncio.create_task(House(crew, largest_share=0.5).facts())
+        asking = asyncio.create_task(Fleet(crew, largest_share=0.5).facts())
         await asyncio.sleep(0.1)
         assert not asking.done()
         asking.cancel()
@@ -80,5 +80,5 @@ def test_a_decoder_whose_thread_has_ended_is_not_ready() -> None:
     crew = FakeCrew()
     crew.facts_reply = Reply(RayTaskError("facts", "traceback", RuntimeError("the decoder's thread has ended")))
     with pytest.raises(ApiError, match="503") as refusal:
-        asyncio.run(House(crew, largest_share=0.5).facts())
+        asyncio.run(Fleet(crew, largest_share=0.5).facts())
     assert refusal.value.status == 503
