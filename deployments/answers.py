@@ -14,13 +14,14 @@ from starlette.responses import JSONResponse, Response
 
 from deployments.body import JSON, accepted_types
 from deployments.composer import Composed
-from deployments.manifest import CAPTION_MEDIA_TYPES, captions, segment_row, whole_manifest
+from deployments.manifest import captions, segment_row, whole_manifest
 from deployments.script import Script
 from deployments.shapes import Manifest, SampleObject, SegmentRow, SpeechObject
 from deployments.speaking import Utterance
 from deployments.speech_request import SpeechRequest
 from voice_core.audio.endings import ENDINGS
 from voice_core.speech import FinishReason
+from voice_core.subtitles import CAPTION_FORMATS
 
 # Servers and proxies take some 8 KB of headers; longer lists are told as counts and sums.
 MOST_LISTED = 64
@@ -126,7 +127,7 @@ def _side_by_side(wanted: SpeechRequest, script: Script, take: Take, headers: di
     parts = [("audio", f"speech.{ENDINGS[wanted.response_format]}", composed.media_type, composed.audio)]
     if wanted.captions is not None:
         text = captions(take.segment_rows, wanted.captions).encode()
-        parts.append(("captions", f"speech.{wanted.captions}", CAPTION_MEDIA_TYPES[wanted.captions], text))
+        parts.append(("captions", f"speech.{wanted.captions}", CAPTION_FORMATS[wanted.captions], text))
     if wanted.manifest:
         manifest = json.dumps(_manifest(wanted, script, take), ensure_ascii=False).encode()
         parts.append(("manifest", "manifest.json", JSON, manifest))

@@ -14,7 +14,7 @@ from typing import Any
 
 from deployments.bulk_manifest import DONE_FILE, ERRORS_FILE, BadLine, Job, LineError, read_manifest
 from deployments.client import Patience, Server, ServerError, add_server_options
-from deployments.dub_command import INTERRUPTED_EXIT_CODE, CommandError, replaced
+from deployments.commands import INTERRUPTED_EXIT_CODE, CommandError, replaced
 from deployments.progress import Progress
 from voice_core.audio.endings import ENDINGS
 from voice_core.speech import DEFAULT_VOICE

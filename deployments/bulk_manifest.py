@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deployments.dub_command import FORMATS, CommandError
+from deployments.commands import FORMAT_OF, CommandError
 from voice_core.audio.endings import ENDINGS
 
 DONE_FILE, ERRORS_FILE = ".done.jsonl", "errors.jsonl"
@@ -109,9 +109,9 @@ def _row(line: str) -> dict[str, Any]:
 def _format_of(output: str | None) -> str | None:
     """Return the format that a file's name asks for, if it does by an ending."""
     ending = PurePosixPath(output or "").suffix.lower()
-    if ending and ending not in FORMATS:
-        raise LineError(f"output: {ending!r} is none of {', '.join(FORMATS)}; 'response_format' names any other")
-    return FORMATS.get(ending)
+    if ending and ending not in FORMAT_OF:
+        raise LineError(f"output: {ending!r} is none of {', '.join(FORMAT_OF)}; 'response_format' names any other")
+    return FORMAT_OF.get(ending)
 
 
 def _job(number: int, row: dict[str, Any], voice: str, format_name: str, model: str) -> Job:

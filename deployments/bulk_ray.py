@@ -1,6 +1,7 @@
 """Speaks a manifest without a server: Ray Data hands its lines to a pool of actors, each with a model of its own.
 
-A line gives the same bytes as from the server: it is planned, spoken, tried again and composed by the same code.
+A line with a seed gives the same speech as from a server: it is planned, spoken, tried again and composed by the same
+code.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deployments.bulk_manifest import Job, LineError
-from deployments.dub_command import CommandError
+from deployments.commands import CommandError
 
 if TYPE_CHECKING:  # torch and Ray come with them, and only an actor may pay for that
     from deployments.speech_request import SpeechRequest

@@ -5,32 +5,24 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from deployments.client import Patience, Server, ServerError, add_server_options
+from deployments.commands import FORMAT_OF, INTERRUPTED_EXIT_CODE, CommandError, replaced
 from deployments.progress import Progress
-from voice_core.audio.endings import ENDINGS
 from voice_core.speech import DEFAULT_VOICE
 from voice_core.subtitles import CAPTION_FORMATS
 
 PATH = "/v1/audio/dub"
 UNHEARD_EXIT_CODE = 3  # the track is there, but not all words are on it
-INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
 OUT_OF_TIME = "deadline_exceeded"
 LISTED = 20  # cues that are told one by one
 MISSING_FLAGS = {"unreadable", "failed", "silent", "unfinished", "cut"}  # words that may not be on the track
-FORMATS = {f".{ending}": name for name, ending in ENDINGS.items() if name == ending} | {".ogg": "opus"}
-
-
-class CommandError(Exception):
-    """Why the command can't do it: a sentence for a person."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -94,7 +86,7 @@ def request(options: argparse.Namespace) -> dict[str, Any]:
         "cues": _cues(options.input),
         "voices": _speakers(options.speaker),
         "stream_format": "sse",
-        "response_format": options.format or _ending(options.output, FORMATS, "output", "--format names another"),
+        "response_format": options.format or _ending(options.output, FORMAT_OF, "output", "--format names another"),
     }
     if options.captions is not None:
         wanted["captions"] = _ending(options.captions, {f".{name}": name for name in CAPTION_FORMATS}, "captions")
@@ -161,19 +153,6 @@ def _tell(output: Path, done: dict[str, Any]) -> int:
     if len(missing) > LISTED:
         print(f"... and {len(missing) - LISTED} more; --report lists all", file=sys.stderr)
     return UNHEARD_EXIT_CODE if missing else 0
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that takes its name when it is whole; what was there before stays until then."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
 
 
 def _write(path: Path, text: str) -> None:

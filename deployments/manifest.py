@@ -10,8 +10,6 @@ from deployments.speech_request import SpeechRequest
 from deployments.spoken_request import CaptionFormat
 from voice_core.subtitles import Cue, write_captions
 
-CAPTION_MEDIA_TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt", "json": "application/json"}
-
 
 def segment_row(utterance: Utterance, span: Span, sample_rate: int) -> SegmentRow:
     """Return everything that is to be told of one segment of a file of `sample_rate` Hz."""

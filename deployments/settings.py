@@ -23,7 +23,9 @@ class Settings(BaseModel):
 
     model: str = Field(default=EMBEDDED, min_length=1, description="'embedded', a checkpoint's directory or a hub id")
     device: Device = Field(default="auto", description="auto takes a GPU if the cluster has one, and says what it took")
-    precision: Precision = Field(default="auto", description="of the weights; auto follows the device")
+    precision: Precision = Field(
+        default="auto", description="of the weights; auto: bfloat16 on a GPU for those in bfloat16, else float32"
+    )
     wait_for_gpu: bool = Field(
         default=False, description="with device cuda: wait for an autoscaler to bring a GPU instead of failing at once"
     )
@@ -67,7 +69,7 @@ class Settings(BaseModel):
         default=14_400, gt=0, description="of speech at one ingress, as for one request; beyond it the answer is 429"
     )
     longest_wait_seconds: float = Field(
-        default=60, gt=0, description="for a row; a request that would wait longer is answered with 429, batch at half"
+        default=60, gt=0, description="that others may hold a request up; beyond it 429, for batch at half of it"
     )
     longest_request_seconds: float = Field(
         default=3600, gt=0, description="from its arrival to its last byte; a request may shorten it by timeout_seconds"

@@ -18,7 +18,6 @@ LAYERS = [
     ["planning", "timeline"],
     ["mastering"],
     ["embedded", "model", "codec"],
-    ["voices"],
     ["decoding", "voices"],
     ["synthesizer"],
     ["__main__"],

@@ -64,10 +64,8 @@ class Joiner:
         return Part(np.concatenate(pieces), start_samples, self._length_samples)
 
 
-def join(
-    waveforms: Sequence[Waveform], pause_seconds: float = PAUSE_SECONDS, lead_silence_seconds: float = 0.0
-) -> Waveform:
-    """Trim every waveform, put a pause between neighbours and `lead_silence_seconds` in front.
+def join(waveforms: Sequence[Waveform], pause_seconds: float = PAUSE_SECONDS) -> Waveform:
+    """Trim every waveform and put a pause between neighbours.
 
     The result lasts as long as the trimmed waveforms and the pauses together. A silent waveform adds neither
     sound nor pause. The ends of the whole need no trim of their own: it begins and ends with a trimmed
@@ -79,9 +77,7 @@ def join(
         raise ValueError("waveforms: nothing to join")
     sample_rate = waveforms[0].sample_rate
     joiner = Joiner(sample_rate, pause_seconds)
-    pieces = [silence(lead_silence_seconds, sample_rate).samples]
-    pieces += [joiner.add(waveform).samples for waveform in waveforms]
-    return Waveform(np.concatenate(pieces), sample_rate)
+    return Waveform(np.concatenate([joiner.add(waveform).samples for waveform in waveforms]), sample_rate)
 
 
 def silence(seconds: float, sample_rate: int) -> Waveform:

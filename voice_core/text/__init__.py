@@ -1,7 +1,6 @@
 """From a request's text to the segments that are spoken: language, spelling, length and places to cut."""
 
 from voice_core.text.duration import (
-    LONGEST_SECONDS,
     SHORTEST_SECONDS,
     Reference,
     estimate_seconds,
@@ -14,7 +13,6 @@ from voice_core.text.segmentation import complete_length, has_words, split
 
 __all__ = [
     "BCP_47",
-    "LONGEST_SECONDS",
     "SHORTEST_SECONDS",
     "Language",
     "Reference",
