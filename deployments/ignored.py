@@ -8,7 +8,7 @@ from deployments.speech_request import SpeechRequest
 from deployments.spoken_request import SpokenRequest
 from voice_core.planning import SHORTEST_SEGMENT_SECONDS
 from voice_core.speech import ENGLISH_WORDS, LEAST_TEMPERATURE, ModelFacts, Segment
-from voice_core.text import Language, parse_language
+from voice_core.text import Language, parse_language, signs_left_out
 
 
 def ignored_by_model(wanted: SpeechRequest, facts: ModelFacts) -> Iterator[str]:
@@ -44,6 +44,13 @@ def ignored_in_text(wanted: SpeechRequest, segments: Sequence[Segment]) -> Itera
     shortest = sum(segment.seconds <= SHORTEST_SEGMENT_SECONDS for segment in segments)
     if wanted.speed > 1 and shortest:
         yield f"speed: {shortest} of {len(segments)} segments can't be shorter than {SHORTEST_SEGMENT_SECONDS:g} s"
+
+
+def left_out(text: str, language: Language, facts: ModelFacts) -> Iterator[str]:
+    """Yield a sentence about signs that mean something, and that the spelling of the model's training leaves out."""
+    if language is Language.JAPANESE and facts.text_normaliser is None and (signs := signs_left_out(text)):
+        told = ", ".join(f"U+{ord(sign):04X}" for sign in signs)  # a header holds no such signs
+        yield f"input: Japanese is read without {told}, as the model was trained; write in words what they mean"
 
 
 def _without_effect(wanted: SpokenRequest, fields: Iterable[str], reason: str) -> Iterator[str]:

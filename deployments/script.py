@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from dataclasses import dataclass, replace
 
-from deployments.ignored import ignored_by_model, ignored_in_text
+from deployments.ignored import ignored_by_model, ignored_in_text, left_out
 from deployments.speaking import LEAST_WORK_SECONDS, work_seconds
 from deployments.speech_request import SpeechRequest
 from deployments.visit import current_visit
@@ -87,7 +87,11 @@ def write_script(wanted: SpeechRequest, facts: ModelFacts, prompt: VoicePrompt |
         Segment(piece.text, piece.seconds, index, seeds, wanted.sampling, reading.prompt, request)
         for index, piece in enumerate(planned.segments)
     )
-    warnings = (*ignored_by_model(wanted, facts), *ignored_in_text(wanted, segments))
+    warnings = (
+        *ignored_by_model(wanted, facts),
+        *ignored_in_text(wanted, segments),
+        *left_out(wanted.input, planned.language, facts),
+    )
     return Script(segments, seeds, planned.language, wanted.inter_segment_silence, wanted.best_of, warnings)
 
 

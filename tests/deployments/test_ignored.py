@@ -76,6 +76,17 @@ def test_a_language_that_the_voice_does_not_read_is_told(crew: FakeCrew, client:
     assert warning.startswith("language: this voice reads English")
 
 
+def test_signs_that_japanese_is_read_without_are_told(client: TestClient) -> None:
+    text = "今日の気温は−5度です。①から10–20分です。"
+    [warning] = warnings(client, input=text)
+    assert warning.startswith("input: ")
+    assert all(sign in warning for sign in ("U+2212", "U+2013", "U+2460"))
+    spoken = client.post("/v1/audio/speech", json=LEAST | {"input": text})
+    assert spoken.headers["X-Warnings"] == warning
+    assert not warnings(client, input="二つの話――それだけです。")  # a dash that is a pause in thought
+    assert not warnings(client, input="It was −5, from 10–20.")
+
+
 def test_every_kind_of_answer_has_a_place_for_it(client: TestClient) -> None:
     """Also a session over a WebSocket, for what does not depend on the text."""
     fields = LEAST | {"temperature": 0, "top_p": 0.5}

@@ -7,7 +7,7 @@ from voice_core.text.duration import (
     sounds_and_pauses_seconds,
 )
 from voice_core.text.language import BCP_47, Language, detect_language, parse_language
-from voice_core.text.normalisation import normalise
+from voice_core.text.normalisation import normalise, signs_left_out
 from voice_core.text.phonemes import count_phonemes
 from voice_core.text.segmentation import complete_length, has_words, split
 
@@ -23,6 +23,7 @@ __all__ = [
     "has_words",
     "normalise",
     "parse_language",
+    "signs_left_out",
     "sounds_and_pauses_seconds",
     "split",
 ]

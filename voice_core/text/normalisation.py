@@ -33,6 +33,8 @@ _JAPANESE_CHARACTERS = str.maketrans(
 _ASIAN = (Language.JAPANESE, Language.CHINESE)
 _LINE_BREAK_OF_SCRIPTS = "[n]"  # how the scripts among the training texts write a line break
 _LONG_ELLIPSIS = re.compile("…{3,}")
+_FIGURE = "[0-9０-９]"
+_MEANS_SOMETHING = re.compile(f"[①-⑥]|[{_DASHES}](?={_FIGURE})|(?<={_FIGURE})[{_DASHES}]")  # yet is left out
 
 
 def normalise(text: str, language: Language, normaliser: str | None = None) -> str:
@@ -50,6 +52,11 @@ def normalise(text: str, language: Language, normaliser: str | None = None) -> s
         unbroken = text.replace(_LINE_BREAK_OF_SCRIPTS, "")
         return _LONG_ELLIPSIS.sub("……", unbroken.translate(_JAPANESE_CHARACTERS))
     return "".join(_rewritten_line(line, in_words) for line in text.splitlines(keepends=True))
+
+
+def signs_left_out(text: str) -> list[str]:
+    """Return the signs of a Japanese text that `normalise` drops although they mean something: `−` in `−5度`, `①`."""
+    return sorted(set(_MEANS_SOMETHING.findall(text)))
 
 
 def _rewritten_line(line: str, in_words: bool) -> str:
