@@ -13,8 +13,8 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from deployments import metrics
 from voice_core.errors import SynthesisError
 
-# Before a call is made again to a decoder that failed: by then Serve has noticed one that is beyond use, or others have
-# left memory. As many retries are made where a replica died; who meets three is in a cluster in trouble.
+# Before a call is made again to a decoder that failed: by then one that is beyond use has left its process, or others
+# have left memory. As many retries are made where a replica died; who meets three is in a cluster in trouble.
 REST_SECONDS = (1.0, 5.0)
 
 Question = TypeVar("Question")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -65,6 +66,29 @@ def load_decoder(settings: Settings) -> Decoder:
     )
 
 
+def watch(decoder: Decoder) -> None:
+    """Tell now and then what the decoder does, while it does something; where it breaks down, leave the process.
+
+    Serve would ask such a replica three times for its health before it gave it up, and meanwhile calls would come to
+    where the queue is shortest. That a process is gone is known at once, and its calls are made again.
+    """
+    slots = decoder.facts.max_rows
+    before = decoder.counters
+    while decoder.alive:
+        time.sleep(FIGURES_SECONDS)
+        now = decoder.counters
+        steps, frames = now.steps - before.steps, now.row_steps - before.row_steps
+        metrics.count("voice_decoder_steps_total", steps)
+        metrics.count("voice_decoder_frames_total", frames)
+        metrics.observe("voice_row_occupancy", frames / (steps * slots) if steps else 0.0)
+        metrics.observe("voice_rows_active", now.rows_active)
+        metrics.observe("voice_rows_waiting", now.rows_waiting)
+        before = now
+    if decoder.failure is not None:  # not if it was closed
+        logger.critical("The process ends, because %s", decoder.failure)
+        os._exit(1)  # an exception would end this thread only
+
+
 @serve.deployment(
     max_ongoing_requests=160,  # segments; more than rows, so that the decoder has something to share out fairly
     user_config=Admission().model_dump(),
@@ -91,7 +115,7 @@ class Synthesizer:
         logger.info("Speaks with %s", self._decoder.facts)
         metrics.use(metrics.RayMeter())
         traces.set_up(settings.traces, "Synthesizer")
-        threading.Thread(target=self._tell_figures, name="figures", daemon=True).start()
+        threading.Thread(target=watch, args=(self._decoder,), name="figures", daemon=True).start()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         admission = Admission.model_validate(user_config)
@@ -144,21 +168,6 @@ class Synthesizer:
             arrival.ticket = ticket
         return tickets
 
-    def _tell_figures(self) -> None:
-        """Tell now and then what the decoder does, while it does something."""
-        slots = self._decoder.facts.max_rows
-        before = self._decoder.counters
-        while self._decoder.alive:
-            time.sleep(FIGURES_SECONDS)
-            now = self._decoder.counters
-            steps, frames = now.steps - before.steps, now.row_steps - before.row_steps
-            metrics.count("voice_decoder_steps_total", steps)
-            metrics.count("voice_decoder_frames_total", frames)
-            metrics.observe("voice_row_occupancy", frames / (steps * slots) if steps else 0.0)
-            metrics.observe("voice_rows_active", now.rows_active)
-            metrics.observe("voice_rows_waiting", now.rows_waiting)
-            before = now
-
     async def facts(self) -> ModelFacts:
         self.check_health()
         return self._decoder.facts
@@ -174,6 +183,6 @@ class Synthesizer:
         return self._workload.report(self._decoder.counters)
 
     def check_health(self) -> None:
-        """Serve replaces a replica whose decoder can't speak any more."""
+        """Serve replaces a replica whose decoder can't speak any more, if its process has not left by itself."""
         if not self._decoder.alive:
-            raise RuntimeError("the decoder's thread has ended")
+            raise RuntimeError(self._decoder.failure or "the decoder's thread has ended")

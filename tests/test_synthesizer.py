@@ -1,6 +1,7 @@
 import gc
 import json
 import shutil
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -94,11 +95,24 @@ def test_a_sample_that_fails_ends_those_beside_it() -> None:
     handles, done = [RowHandle(Row((1,), 10), "") for _ in range(3)], list[int]()
     _when_all_done(handles, lambda: done.append(1))
     handles[0].future.set_exception(SynthesisError("no memory", may_succeed_later=True))
-    assert all(handle.cancelled.is_set() for handle in handles[1:])
+    assert all(handle.cancelled for handle in handles[1:])
     assert not done
     for handle in handles[1:]:
         handle.future.set_result(SpokenRow((), FinishReason.CANCELLED, 8))
     assert done == [1]
+
+
+@pytest.mark.parametrize("place", ["Synthesizer._warm_up", "_model_fingerprint"])
+def test_a_load_that_fails_leaves_no_thread_behind(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(threading.enumerate())
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(f"voice_core.synthesizer.{place}", fail)
+    with pytest.raises(RuntimeError, match="no more"):
+        Synthesizer.load("embedded", device="cpu", max_rows=1)
+    assert not {thread.name for thread in set(threading.enumerate()) - before} & {"decoder", "codec"}
 
 
 def test_what_goes_wrong_on_the_way_to_the_codec_fails_the_segment(

@@ -66,7 +66,7 @@ class SpeechTicket:
         self.segment = segment
         self.future: Future[list[Speech]] = Future()
         self.future.set_running_or_notify_cancel()
-        self._handles: list[RowHandle] = []
+        self.handles: list[RowHandle] = []  # one a seed, once its rows are known
         self.cancelled = False
         self.text_tokens = 0  # that the encoder reads for each row
         self.submitted_at = time.time()
@@ -76,8 +76,8 @@ class SpeechTicket:
     @property
     def phases(self) -> dict[str, tuple[float, float]]:
         """Return when each phase that is over began and ended, on time.time's clock."""
-        chosen = [handle.chosen_at for handle in self._handles if handle.chosen_at is not None]
-        admitted = [handle.admitted_at for handle in self._handles if handle.admitted_at is not None]
+        chosen = [handle.chosen_at for handle in self.handles if handle.chosen_at is not None]
+        admitted = [handle.admitted_at for handle in self.handles if handle.admitted_at is not None]
         edges = [self.submitted_at, min(chosen, default=None), min(admitted, default=None)]
         edges += [self.decoded_at, self.sounded_at]
         return {
@@ -89,7 +89,7 @@ class SpeechTicket:
     def cancel(self) -> None:
         """Free the decoder of the segment's rows; the future then raises SynthesisError."""
         self.cancelled = True
-        for handle in self._handles:
+        for handle in self.handles:
             handle.cancel()
 
 
@@ -120,7 +120,11 @@ class Synthesizer:
         self._tokenizer = tokenizer
         self._codec = CodecWorker(codec)
         self._engine = engine
-        self._warm_up()
+        try:
+            self._warm_up()
+        except BaseException:  # or the threads would keep the model and its slots
+            self.close()
+            raise
         self.facts = ModelFacts(
             model_id=model_id,
             sample_rate=codec.sample_rate,
@@ -186,6 +190,11 @@ class Synthesizer:
             # What comes with the checkpoint can always be spoken.
             longest_reference_seconds=max([longest_reference_seconds, *_prompts_seconds(voices, config)]),
         )
+        # Whatever may fail is done before there are slots and a thread.
+        fingerprints = (
+            code_fingerprint(codec_place),
+            _model_fingerprint(directory, codec_place, config, network, deterministic=deterministic),
+        )
         decoder = BatchDecoder(
             network,
             max_rows=slot_plan.rows,
@@ -202,8 +211,7 @@ class Synthesizer:
             Engine(decoder, in_flight=in_flight, largest_share=largest_share),
             tokenizer,
             sound,
-            code_fingerprint(codec_place),
-            _model_fingerprint(directory, codec_place, config, network, deterministic=deterministic),
+            *fingerprints,
             voices,
             started_at,
         )
@@ -216,6 +224,11 @@ class Synthesizer:
     def alive(self) -> bool:
         return self._engine.alive and self._codec.alive
 
+    @property
+    def failure(self) -> str | None:
+        """Why nothing can be spoken any more; None while it can, and when it was closed."""
+        return self._engine.failure or self._codec.failure
+
     def submit(self, segments: Sequence[Segment]) -> list[SpeechTicket]:
         """Take segments in together and return at once; a segment that can't be spoken fails alone, by its future."""
         tickets = [SpeechTicket(segment) for segment in segments]
@@ -223,14 +236,14 @@ class Synthesizer:
             try:
                 rows = self._rows(ticket.segment)
                 ticket.text_tokens = len(rows[0].text_ids)
-                ticket._handles = [RowHandle(row, ticket.segment.request, batch=ticket.segment.batch) for row in rows]
+                ticket.handles = [RowHandle(row, ticket.segment.request, batch=ticket.segment.batch) for row in rows]
             except RequestError as error:
                 ticket.future.set_exception(error)
             except Exception as error:  # a bug, but this segment's alone
                 logger.exception("A segment could not be prepared")
                 ticket.future.set_exception(SynthesisError(f"could not be prepared ({type(error).__name__})"))
-            _when_all_done(ticket._handles, partial(self._sound_out, ticket))
-        self._engine.enqueue([handle for ticket in tickets for handle in ticket._handles])
+            _when_all_done(ticket.handles, partial(self._sound_out, ticket))
+        self._engine.enqueue([handle for ticket in tickets for handle in ticket.handles])
         return tickets
 
     def speak(self, segments: Sequence[Segment]) -> list[list[Speech]]:
@@ -275,12 +288,12 @@ class Synthesizer:
     def _sound_out(self, ticket: SpeechTicket) -> None:
         """Send a segment's finished rows to the codec; one row that failed fails the segment."""
         with _failing(ticket):
-            errors = [error for handle in ticket._handles if (error := handle.future.exception()) is not None]
+            errors = [error for handle in ticket.handles if (error := handle.future.exception()) is not None]
             if errors or ticket.cancelled:
                 ticket.future.set_exception(errors[0] if errors else SynthesisError("the segment was called off"))
                 return
             ticket.decoded_at = time.time()
-            rows = [handle.future.result() for handle in ticket._handles]
+            rows = [handle.future.result() for handle in ticket.handles]
             sounds = self._codec.submit([row.codes for row in rows])
             sounds.add_done_callback(partial(self._deliver, ticket, rows))
 
@@ -320,7 +333,7 @@ def _failing(ticket: SpeechTicket) -> Iterator[None]:
 
 
 def _when_all_done(handles: Sequence[RowHandle], act: Callable[[], None]) -> None:
-    """Call `act` once, in the decoder's thread, when the last of the rows is done; one that fails ends the others."""
+    """Call `act` once, in the thread where the last of the rows is done; one that fails ends the others."""
     missing = count(len(handles) - 1, -1)  # next() on it is atomic
     # A future keeps its callbacks: what these hold would hold itself by them, with its sound, until Python looks for
     # such circles.

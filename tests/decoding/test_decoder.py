@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tests.toy import AUDIO_VOCAB, toy_network
 from voice_core.decoding import prefill
-from voice_core.decoding.decoder import BatchDecoder
+from voice_core.decoding.decoder import BatchDecoder, Outcome
 from voice_core.decoding.rows import Row, prompt_row_codes, row_target_frames
-from voice_core.errors import RequestError
+from voice_core.errors import RequestError, SynthesisError
 from voice_core.model.checkpoint import load_network
 from voice_core.model.config import ModelConfig, read_config
 from voice_core.model.network import CrossMemory, Network
@@ -241,6 +241,57 @@ def test_a_cancelled_row_leaves_at_once_and_its_neighbours_speak_on() -> None:
         if decoder.live_rows:
             decoder.step()
     assert [said[number] for number in numbers if number != numbers[2]] == expected[:2] + expected[3:]
+
+
+BROKEN_TOKEN = 50  # a text with it is NaN from the start
+
+
+def broken_network() -> Network:
+    network = toy_network()
+    network.encoder.embedding.weight[BROKEN_TOKEN] = torch.nan
+    return network
+
+
+def said_until_empty(decoder: BatchDecoder) -> dict[int, Outcome]:
+    said: dict[int, Outcome] = {}
+    while decoder.live_rows:
+        decoder.step()
+        said |= dict(decoder.retire())
+    return said
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_broken_row_leaves_no_nan_where_it_was_moved_from(last: bool, steps: int, traced: bool) -> None:
+    """Before anybody has looked at it: a GPU's rows are looked at every few steps only."""
+    network = broken_network()
+    leaving, staying, coming = Row((1, 2), 40), Row((3, 4), 40), Row((5, 6), 40)
+    expected = decoder_of(network).speak([staying, coming])
+    broken = Row((BROKEN_TOKEN, *range(1, 30)), 40)
+    decoder = decoder_of(network, max_rows=3, traced=traced)
+    first, *others = decoder.admit([leaving, staying, broken] if last else [leaving, broken, staying])
+    for _ in range(steps):
+        decoder.step()
+    decoder.cancel(first)  # the last of the others moves into its slot, or both move down
+    others += decoder.admit([coming])  # into the slot that got free
+    said = said_until_empty(decoder)
+    broken_number = others.pop(1 if last else 0)
+    assert isinstance(said[broken_number], SynthesisError)
+    assert [said[number] for number in others] == expected
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_broken_row_that_is_cancelled_before_its_first_step_leaves_no_nan_behind(traced: bool) -> None:
+    network = broken_network()
+    text = tuple(range(1, 30))
+    rows = [Row((1, 2), 40), Row(text, 40)]
+    decoder = decoder_of(network, max_rows=2, traced=traced)
+    (broken,) = decoder.admit([Row((BROKEN_TOKEN, *text), 40)])
+    decoder.cancel(broken)
+    numbers = decoder.admit(rows)  # the first into its slot; both read as many tokens as the second has
+    said = said_until_empty(decoder)
+    assert [said[number] for number in numbers] == decoder_of(network).speak(rows)
 
 
 def test_a_row_that_ended_costs_nothing_afterwards() -> None:

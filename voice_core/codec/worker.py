@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from voice_core.codec.codec import Codec
-from voice_core.errors import as_synthesis_error
+from voice_core.codec.codec import MAX_PASS_FRAMES, Codec
+from voice_core.errors import SynthesisError, as_synthesis_error
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +23,25 @@ Sounds = list[NDArray[np.float32]]
 class _Task:
     def __init__(self, items: Sequence[Sequence[int]]) -> None:
         self.items = items
+        self.frames = sum(map(len, items))
         self.future: Future[Sounds] = Future()
+        self.future.set_running_or_notify_cancel()
 
 
 class CodecWorker:
     """Takes codes from any thread, first come, first served.
 
-    Whatever waits when the codec gets free goes through it in one masked batch, if it gains from batches; if it
-    doesn't, everything is ready as soon as its own turn is over.
+    What waits when the codec gets free goes through it in one masked batch, as much as a pass holds, if it gains from
+    batches; if it doesn't, everything is ready as soon as its own turn is over.
     """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()  # None ends the thread
+        self._waiting: deque[_Task] = deque()
+        self._taken: list[_Task] = []  # that are being decoded
+        self._wake = threading.Condition()
+        self._closing = False
+        self.failure: str | None = None  # why the thread ended, unless it was closed
         self._thread = threading.Thread(target=self._run, name="codec", daemon=True)
         self._thread.start()
 
@@ -45,23 +52,51 @@ class CodecWorker:
     def submit(self, items: Sequence[Sequence[int]]) -> Future[Sounds]:
         """Return the future sounds of lists of codes, [N] float32 each, in their order."""
         task = _Task(items)
-        self._tasks.put(task)
+        with self._wake:
+            if self._closing:
+                raise self._end()
+            self._waiting.append(task)
+            self._wake.notify()
         return task.future
 
     def close(self) -> None:
         """Decode what was submitted before, then stop."""
-        self._tasks.put(None)
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        closing = False
-        with self._codec.own_stream():
-            while not closing:
-                tasks = [self._tasks.get()]
-                while self._codec.batched and not self._tasks.empty():
-                    tasks.append(self._tasks.get())
-                closing = None in tasks
-                self._decode([task for task in tasks if task is not None])
+        try:
+            with self._codec.own_stream():
+                while self._take():
+                    self._decode(self._taken)
+                    self._taken = []
+        except Exception as error:
+            logger.exception("The codec is beyond use")
+            self.failure = f"the codec broke down: {error}"
+        finally:
+            with self._wake:
+                self._closing = True
+            for task in (*self._taken, *self._waiting):
+                if not task.future.done():
+                    task.future.set_exception(self._end())
+
+    def _end(self) -> SynthesisError:
+        """Return what those are told who are still here, or come, at the end: another codec may do it."""
+        return SynthesisError(self.failure or "the codec is being shut down", may_succeed_later=True)
+
+    def _take(self) -> bool:
+        """Wait for tasks and take as many as one pass holds; False if the worker is closed and none is left."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._waiting or self._closing)
+            frames = 0
+            while self._waiting:
+                frames += self._waiting[0].frames
+                if self._taken and (frames > MAX_PASS_FRAMES or not self._codec.batched):
+                    break
+                self._taken.append(self._waiting.popleft())
+        return bool(self._taken)
 
     def _decode(self, tasks: Sequence[_Task]) -> None:
         try:
@@ -72,6 +107,7 @@ class CodecWorker:
             for task in tasks:
                 task.future.set_result([next(sounds) for _ in task.items])
             return
+        self._synchronise()  # a device that is beyond use says so again, and they are told that by `_run`
         self._decode_apart(tasks, failure)
 
     def _decode_apart(self, tasks: Sequence[_Task], error: Exception) -> None:
@@ -82,3 +118,8 @@ class CodecWorker:
             return
         for task in tasks:
             self._decode([task])
+
+    def _synchronise(self) -> None:
+        """Wait for what this thread gave a GPU; a broken one fails."""
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.current_stream().synchronize()

@@ -62,10 +62,6 @@ class _Live:
         """Return the decoder positions in the slot: start code, prompt and all drawn codes but the last."""
         return self.row.prefilled_frames + steps - self.entered_at
 
-    def spoken_frames(self, steps: int) -> int:
-        """Return how many codes the row has drawn: one a step, and one as soon as its prompt was heard."""
-        return steps - self.entered_at + bool(self.row.prefilled_frames)
-
 
 @dataclass(frozen=True)
 class _Crowd:
@@ -333,10 +329,6 @@ class BatchDecoder:
                 return self._leave(slot)[1]
         return None
 
-    def spoken_frames(self, number: int) -> int:
-        """Return how many codes a live row has drawn so far; 0 if it is not here."""
-        return next((live.spoken_frames(self.steps) for live in self._live if live.number == number), 0)
-
     def speak(self, rows: Sequence[Row]) -> list[SpokenRow]:
         """Speak all rows, as many at a time as there are slots, and return what they said in their order.
 
@@ -362,14 +354,13 @@ class BatchDecoder:
     def _leave(self, slot: int) -> tuple[int, Outcome]:
         """Take a row out of its slot."""
         live, outcome = self._live[slot], self._outcome(slot)
-        if isinstance(outcome, SynthesisError):
-            self.slots.clear(slot)  # 0 · NaN would reach the next row in it through the mask
         self._vacate(slot)
         self._look_around()
         return live.number, outcome
 
     def _vacate(self, slot: int) -> None:
         """Close the gap: the last row moves into the slot or, where they stand in order, all behind it move down."""
+        self.slots.clear(slot, *self._lengths(self._live[slot]))
         last, ordered = len(self._live) - 1, self._traced is not None
         moving = range(slot + 1, last + 1)
         for source in moving if ordered else moving[-1:]:
@@ -380,9 +371,12 @@ class BatchDecoder:
         self._state.vacate(last)
 
     def _move(self, live: _Live, source: int, target: int) -> None:
-        filled_frames = live.filled_frames(self.steps) + self._thought  # the frame of a step half done is there
-        self.slots.move(source, target, filled_frames, len(live.row.text_ids))
+        self.slots.move(source, target, *self._lengths(live))
         self._state.move(source, target)
+
+    def _lengths(self, live: _Live) -> Length:
+        """Return how much a row may have written in its slot, the frame of a step half done included."""
+        return Length(live.filled_frames(self.steps) + 1, len(live.row.text_ids))
 
     def _outcome(self, slot: int) -> Outcome:
         reason = REASONS[int(self._state.reason[slot])]

@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -64,16 +65,16 @@ class RowHandle:
         self.batch = batch  # in no hurry: every other row that waits goes first
         self.chosen_at: float | None = None  # on time.time's clock: when it got its slot,
         self.admitted_at: float | None = None  # and when its text and prompt were read
-        self.number: int | None = None  # the decoder's, once it is admitted
         self.future: Future[SpokenRow] = Future()
         self.future.set_running_or_notify_cancel()  # only `cancel` below calls it off, never the future's own
-        self.cancelled = threading.Event()
+        self.cancelled = False
+        self.alone = False  # it was in an admission that failed, and has the next one to itself
         self.admission = 0  # the engine's count of them: rows of one number came in together
         self.called_off: threading.Event | None = None  # the engine's, while it has the row: some row was cancelled
 
     def cancel(self) -> None:
         """Let the row end at the decoder's next step; its future then tells what was said until there."""
-        self.cancelled.set()
+        self.cancelled = True
         if self.called_off is not None:
             self.called_off.set()
 
@@ -103,6 +104,7 @@ class Engine:
         self._most_live = decoder.slots.slots  # rows; fewer after a step that found too little memory
         self._wake = threading.Condition()
         self._closing = False
+        self.failure: str | None = None  # why the thread ended, unless it was closed
         self._passes = 0
         self._rows_spoken = 0
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
@@ -131,20 +133,20 @@ class Engine:
         return handles
 
     def enqueue(self, handles: Sequence[RowHandle]) -> None:
-        """Put rows of any requests in the queue in one go, so that they can be admitted together."""
+        """Put rows of any requests in the queue in one go, so that they can be admitted together.
+
+        A row that can never be spoken fails here, alone.
+        """
+        fitting = [handle for handle in handles if self._fits(handle)]
         with self._wake:
             if self._closing:
-                raise SynthesisError("the decoder is being shut down", may_succeed_later=True)
-            for handle in handles:
+                raise self._end()
+            for handle in fitting:
                 handle.called_off = self._called_off
-                if handle.cancelled.is_set():
+                if handle.cancelled:
                     self._called_off.set()
-            self._waiting.extend(handles)
+            self._waiting.extend(fitting)
             self._wake.notify()
-
-    def spoken_frames(self, handle: RowHandle) -> int:
-        """Return how many codes a row that is being spoken has drawn so far; 0 before and afterwards."""
-        return 0 if handle.number is None else self._decoder.spoken_frames(handle.number)
 
     def close(self) -> None:
         """Stop the thread; rows that are still here fail with SynthesisError."""
@@ -153,8 +155,16 @@ class Engine:
             self._wake.notify()
         self._thread.join()
 
+    def _fits(self, handle: RowHandle) -> bool:
+        """Tell if the row can be spoken here; if it can't, it fails. In the thread of whoever brings it."""
+        try:
+            self._decoder.check(handle.row)
+        except Exception as error:
+            self._fail([handle], error)
+            return False
+        return True
+
     def _run(self) -> None:
-        end = SynthesisError("the decoder was shut down", may_succeed_later=True)
         try:
             while self._wait_for_work():
                 try:
@@ -166,11 +176,15 @@ class Engine:
                     self._fail_live(error)
         except Exception as error:
             logger.exception("The decoder is beyond use")
-            end = SynthesisError(f"the decoder broke down: {error}", may_succeed_later=True)
+            self.failure = f"the decoder broke down: {error}"
         finally:
             with self._wake:
                 self._closing = True
-            self._fail([*self._live.values(), *self._entering, *self._waiting], end)
+            self._fail([*self._live.values(), *self._entering, *self._waiting], self._end())
+
+    def _end(self) -> SynthesisError:
+        """Return what those are told who are still here, or come, at the end: another decoder may do it."""
+        return SynthesisError(self.failure or "the decoder is being shut down", may_succeed_later=True)
 
     def _wait_for_work(self) -> bool:
         with self._wake:
@@ -202,7 +216,7 @@ class Engine:
                     raise
                 if self._admission is not None:
                     logger.exception("No memory for a step beside an admission; its %d rows fail", len(self._entering))
-                    self._give_up_admission(error)
+                    self._fail(self._give_up_admission(), error)
                     self._most_live = len(self._live)
                 elif len(self._live) == 1:
                     raise
@@ -234,9 +248,9 @@ class Engine:
             try:
                 admitted = self._next_piece()
             except Exception as error:
-                logger.exception("An admission failed; %d rows with it", len(self._entering))
-                self._give_up_admission(error)
-                self._synchronise()  # a device that is beyond use says so again
+                logger.exception("An admission of %d rows failed", len(self._entering))
+                self._synchronise()  # a device that is beyond use says so again, and they are told that by `_run`
+                self._try_apart(error)
             else:
                 self._take_in(admitted)
 
@@ -247,7 +261,8 @@ class Engine:
             next(self._admission)
             self._synchronise()
         except StopIteration as end:
-            numbers: list[int] = end.value
+            numbers: list[int] | None = end.value
+            assert numbers is not None, "an admission that failed is not gone on with"
             return numbers
         return []
 
@@ -263,16 +278,30 @@ class Engine:
                 self._decoder.cancel(number)
                 del self._live[number]
             else:
-                handle.number, handle.admitted_at = number, time.time()
+                handle.admitted_at = time.time()
         self._resolve(self._decoder.retire())
 
-    def _give_up_admission(self, error: Exception | None = None) -> None:
-        """Let go of what an admission has in memory; those of its rows that are still wanted fail with the error."""
+    def _try_apart(self, error: Exception) -> None:
+        """After an admission that failed: one bad row must not cost its neighbours their speech.
+
+        They wait in front of all others, for they have had their turns, and come in one by one.
+        """
+        together = len(self._entering) > 1
+        wanted = self._give_up_admission()
+        if not together:
+            self._fail(wanted, error)
+            return
+        for handle in wanted:
+            handle.alone = True
+        with self._wake:
+            self._waiting.extendleft(reversed(wanted))
+
+    def _give_up_admission(self) -> list[RowHandle]:
+        """Let go of what an admission has in memory; return those of its rows that are still wanted."""
         assert self._admission is not None, "an admission has begun"
         self._admission.close()
         entering, self._entering, self._admission = self._entering, [], None
-        if error is not None:
-            self._fail(entering, error)
+        return [handle for handle in entering if not handle.future.done()]
 
     def _begin_admission(self) -> bool:
         """Choose rows that wait and have a slot; False if there are none."""
@@ -290,37 +319,24 @@ class Engine:
         return True
 
     def _chosen(self) -> list[RowHandle]:
-        """Take rows out of the queue for the next admission; those that can't be spoken fail alone."""
+        """Take rows out of the queue for the next admission."""
         if not self._waiting or self._free_slots <= 0:
             return []
         with self._wake:
-            waiting, self._waiting = self._waiting, deque()
-        try:
-            chosen, left = self._share_out([handle for handle in waiting if self._is_wanted(handle)])
-        except Exception as error:  # they are in nobody's list, and would wait for ever
-            self._fail(waiting, error)
-            raise
-        with self._wake:
-            self._waiting.extendleft(reversed(left))
+            waiting = list(self._waiting)
+        chosen, left = self._share_out(waiting)
+        with self._wake:  # others have come meanwhile, and nobody but this thread lets any go
+            self._waiting = deque([*left, *islice(self._waiting, len(waiting), None)])
         return chosen
 
     @property
     def _free_slots(self) -> int:
         return min(self._decoder.free_slots, self._most_live - len(self._live))
 
-    def _is_wanted(self, handle: RowHandle) -> bool:
-        if handle.cancelled.is_set():
-            self._end_unspoken(handle)
-            return False
-        try:
-            self._decoder.check(handle.row)
-        except Exception as error:
-            self._fail([handle], error)
-            return False
-        return True
-
     def _share_out(self, waiting: Sequence[RowHandle]) -> tuple[list[RowHandle], list[RowHandle]]:
         """Return who gets a slot now, in the order of their turns, and who waits on, in the order they came."""
+        if waiting[0].alone:
+            return [waiting[0]], [*waiting[1:]]
         held = Counter(handle.request for handle in self._live.values())
         read: set[Hashable] = set()  # samples of one text share it; of one prompt, if they share the target too
         positions, most_positions = 0, self._most_positions()
@@ -352,16 +368,18 @@ class Engine:
         if not self._called_off.is_set():
             return
         self._called_off.clear()  # first: who is cancelled from now on says so again
+        unwanted: list[RowHandle] = []
+        wanted: deque[RowHandle] = deque()
         with self._wake:
-            unwanted = [handle for handle in self._waiting if handle.cancelled.is_set()]
-            for handle in unwanted:
-                self._waiting.remove(handle)
-        unwanted += [handle for handle in self._entering if handle.cancelled.is_set() and not handle.future.done()]
+            for handle in self._waiting:
+                (unwanted if handle.cancelled else wanted).append(handle)
+            self._waiting = wanted
+        unwanted += [handle for handle in self._entering if handle.cancelled and not handle.future.done()]
         for handle in unwanted:
             self._end_unspoken(handle)
         if self._admission is not None and all(handle.future.done() for handle in self._entering):
             self._give_up_admission()
-        for number in [number for number, handle in self._live.items() if handle.cancelled.is_set()]:
+        for number in [number for number, handle in self._live.items() if handle.cancelled]:
             outcome = self._decoder.cancel(number)
             assert outcome is not None, "a live row is in a slot"
             self._resolve([(number, outcome)])
@@ -380,13 +398,16 @@ class Engine:
                 future.set_result(outcome)
 
     def _fail_live(self, error: Exception) -> None:
-        """Fail all rows that are being spoken; if decoder or device can't go on, that error does."""
-        numbers, handles = list(self._live), list(self._live.values())
-        self._live.clear()
-        self._fail(handles, error)
-        for number in numbers:
+        """Fail all rows that are being spoken, once decoder and device have shown that they can go on.
+
+        If they can't, their error is raised: `_run` tells it to everybody, and that another decoder may do it.
+        """
+        for number in self._live:
             self._decoder.cancel(number)
         self._synchronise()
+        handles = list(self._live.values())
+        self._live.clear()
+        self._fail(handles, error)
 
     def _synchronise(self) -> None:
         """Wait for what this thread gave the device: the clock then tells what a piece took; a broken one fails."""

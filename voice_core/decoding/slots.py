@@ -55,20 +55,25 @@ class Slots:
         self.text.values[:, slot, :, :tokens] = row.text.values
 
     def move(self, source: int, target: int, frames: int, tokens: int) -> None:
-        """Copy one slot over another, as far as it is filled."""
+        """Take a row from one slot to another that is clear, with all that it has filled."""
         for memory, length in self._memories(frames, tokens):
             memory[:, target, :, :length] = memory[:, source, :, :length]
+        self.clear(source, frames, tokens)
 
-    def clear(self, slot: int) -> None:
-        """Forget a slot whose numbers can't be trusted."""
-        for memory, _ in self._memories(self.frames, self.tokens):
-            memory[:, slot] = 0.0
+    def clear(self, slot: int, frames: int | None = None, tokens: int | None = None) -> None:
+        """Forget a slot, or so much of its beginning.
+
+        Whoever leaves a slot takes its numbers along. They may be none, and then 0 · NaN would reach the next row there
+        through the mask; the host looks too seldom to know.
+        """
+        for memory, length in self._memories(frames, tokens):
+            memory[:, slot, :, :length] = 0.0
 
     def text_view(self, rows: int, tokens: int) -> CrossMemory:
         """Return what the first `rows` slots read of their texts, views of [L, rows, K, tokens, D]."""
         return CrossMemory(self.text.keys[:, :rows, :, :tokens], self.text.values[:, :rows, :, :tokens])
 
-    def _memories(self, frames: int, tokens: int) -> tuple[tuple[Tensor, int], ...]:
+    def _memories(self, frames: int | None, tokens: int | None) -> tuple[tuple[Tensor, int | None], ...]:
         return (self.keys, frames), (self.values, frames), (self.text.keys, tokens), (self.text.values, tokens)
 
 
