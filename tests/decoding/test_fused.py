@@ -3,12 +3,15 @@
 import importlib.util
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.sizes import SIZES, config_of
+from benchmarks.step_kernels import VARIANTS, launches
 from tests.toy import toy_config
 from voice_core.decoding import fused, trial
 from voice_core.decoding.decoder import BatchDecoder
@@ -18,6 +21,8 @@ from voice_core.decoding.graphs import Shape, shapes_up_to
 from voice_core.decoding.noise import uniform
 from voice_core.decoding.rows import Row
 from voice_core.decoding.sampling import Demand, draw
+from voice_core.decoding.slots import Slots
+from voice_core.decoding.state import RowState
 from voice_core.model.config import parse_config
 from voice_core.model.network import Network
 from voice_core.speech import Sampling
@@ -78,14 +83,16 @@ def different_rows(count: int) -> list[Row]:
     ]
 
 
-def decoder_of(network: Network, max_rows: int = 4) -> BatchDecoder:
-    decoder = BatchDecoder(network, max_rows=max_rows, max_frames=120, max_tokens=40, traced=False)
+def decoder_of(network: Network, max_rows: int = 4, max_tokens: int = 40) -> BatchDecoder:
+    decoder = BatchDecoder(network, max_rows=max_rows, max_frames=120, max_tokens=max_tokens, traced=False)
     decoder._fused = None
     return decoder
 
 
-def fused_decoder(network: Network, max_rows: int = 4, tuning: Tuning = FEW_PROGRAMS) -> BatchDecoder:
-    decoder = decoder_of(network, max_rows)
+def fused_decoder(
+    network: Network, max_rows: int = 4, tuning: Tuning = FEW_PROGRAMS, max_tokens: int = 40
+) -> BatchDecoder:
+    decoder = decoder_of(network, max_rows, max_tokens)
     assert FusedStep.supports(network, decoder.slots)
     decoder._fused = FusedStep(network, decoder.slots, decoder._state, tuning)
     return decoder
@@ -137,6 +144,21 @@ def test_a_step_is_torchs_step_where_some_weights_are_held_and_others_read() -> 
     torch.testing.assert_close(ours.slots.keys, plain.slots.keys, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_step_is_torchs_step_where_products_are_sums_of_parts(parts: int) -> None:
+    network = small_network(hidden_size=64 * parts)
+    plain, ours = decoder_of(network), fused_decoder(network, tuning=Tuning(programs=64, ahead=0, depth=64))
+    assert ours._fused is not None
+    qkv, query = ours._fused._layers[0].attention.qkv, ours._fused._layers[0].cross.query
+    assert {ours._fused._parts_of(*linear.weight.shape) for linear in (qkv, query)} == {parts}
+    for decoder in (plain, ours):
+        decoder.admit(different_rows(3))
+        decoder.step()
+    torch.testing.assert_close(ours._state.hidden, plain._state.hidden, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.slots.keys, plain.slots.keys, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.slots.values, plain.slots.values, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("shared_kb", [228, 164, 100])
 @pytest.mark.parametrize("rows", [1, 17, 33, 128])
 def test_two_programs_of_a_product_fit_into_a_processor(shared_kb: int, rows: int) -> None:
@@ -151,6 +173,37 @@ def test_two_programs_of_a_product_fit_into_a_processor(shared_kb: int, rows: in
         block_bytes = (64 * weights + blocks["ROWS"]) * blocks["DEPTH"] * network.dtype.itemsize
         taken = max(blocks["STAGES"] + (blocks["HELD"] > 0), blocks["HELD"])
         assert taken * block_bytes <= ours._shared_bytes or (blocks["STAGES"], blocks["HELD"]) == (1, 0)
+
+
+def blocks_of(rows: int, tuning: Tuning, held: int, stages: int) -> tuple[int, int]:
+    """Return depth and stages of a Hopper's product in bfloat16 of a depth of 1152, asked for in blocks of 128."""
+    network = small_network(dtype=torch.bfloat16)
+    ours = FusedStep(network, decoder_of(network).slots, decoder_of(network)._state, tuning)
+    ours.shared_memory(228 << 10)
+    blocks = ours._blocks(rows, 1152, 128, held, 0, stages)
+    return blocks["DEPTH"], blocks["STAGES"]
+
+
+def test_six_stages_take_more_than_half_a_processor() -> None:
+    assert blocks_of(8, Tuning(), held=0, stages=6) == (128, 5)  # of (64 + 16) · 128 · 2 bytes, 20 KB, in 113
+    assert blocks_of(8, Tuning(share=1), held=0, stages=6) == (128, 6)  # in 227
+
+
+def test_smaller_blocks_are_as_many_bytes_on_their_way() -> None:
+    assert blocks_of(64, Tuning(), held=0, stages=3) == (128, 3)  # of (64 + 64) · 128 · 2 bytes, 32 KB, in 113
+    assert blocks_of(64, Tuning(), held=128, stages=3) == (64, 6)  # of 16 KB, and one that is held
+    assert blocks_of(64, Tuning(), held=128, stages=4) == (64, 6)  # 8 don't fit beside it
+
+
+def test_every_variant_of_the_tuning_divides_the_work_otherwise() -> None:
+    config = config_of(SIZES["full"])
+    with torch.device("meta"):
+        network = Network(config).to(torch.bfloat16)
+    slots = Slots(config.decoder, 8, 256, 64, torch.device("meta"), torch.bfloat16)
+    state = RowState(8, 256, config, torch.device("cpu"), torch.bfloat16)
+    seen = [launches(network, slots, state, replace(Tuning(), **variant)) for variant in VARIANTS]
+    for place, launched in enumerate(seen):
+        assert seen.index(launched) == place, VARIANTS[place]
 
 
 def random_logits(rows: int, vocab_size: int, seed: int) -> Tensor:
@@ -279,6 +332,12 @@ def test_kernels_are_trusted_if_they_compute_what_torch_computes(caplog: pytest.
     assert "hidden states are" in caplog.text
 
 
+def test_more_rows_than_text_tokens_are_no_reason_for_distrust() -> None:
+    decoder = fused_decoder(small_network(), max_tokens=3)
+    assert decoder._fused is not None
+    assert trial.works(decoder._fused, decoder.slots, decoder._state, decoder._plain)
+
+
 def test_kernels_that_compute_nothing_or_another_head_are_not_trusted(caplog: pytest.LogCaptureFixture) -> None:
     decoder = fused_decoder(small_network())
     ours, slots, state = decoder._fused, decoder.slots, decoder._state
@@ -310,7 +369,7 @@ def test_kernels_need_not_be_nearer_to_torch_than_torch_is_to_itself(
         think(shape)
         hidden = state.hidden[: shape.rows]
         generator = torch.Generator().manual_seed(0 if always else shape.rows)
-        noise = torch.randn(hidden.shape[1], generator=generator)  # the same for every row
+        noise = torch.randn(hidden.shape[1], generator=generator).to(hidden.device)  # the same for every row
         hidden += 0.1 * hidden.norm(dim=1, keepdim=True) / noise.norm() * noise
 
     monkeypatch.setattr(plain, "think", noisy)

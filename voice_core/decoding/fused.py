@@ -43,6 +43,7 @@ class Tuning:
     """How the kernels divide their work: reckoned for an H200, not yet found; see benchmarks/step_kernels.py --tune."""
 
     programs: int = 120  # of a product, at the least: there are 132 processors
+    share: int = 2  # so many programs have room in a processor's shared memory
     # As far as the shared memory goes, see FusedStep._blocks:
     held: int = 512  # numbers of each weight row that are in shared memory before a product's input is there
     ahead: int = 512  # more of them that are on their way to the cache then
@@ -53,6 +54,8 @@ class Tuning:
     gate_depth: int = 64
     gate_stages: int = 4
     early: bool = True  # what comes after the wide product asks for its weights while that still runs
+    # As `ahead`, of the product that comes after it; the cache may drop them again while the wide one streams through.
+    down_ahead: int = 512
     frames: int = 64  # of a row's memory that are read at a time
     frame_stages: int = 2
     attention_warps: int = 8
@@ -109,8 +112,8 @@ class FusedStep:
         self._tiles_kept, self._ids_kept = (numbers(rows, max(CANDIDATES), dtype=torch.int32) for _ in range(2))
 
     def shared_memory(self, of_processor_bytes: int) -> None:
-        """Let a program take half of a processor's: what begins while another still runs has to have room beside it."""
-        self._shared_bytes = of_processor_bytes // 2 - RESERVED_SHARED_BYTES
+        """Let a program take its share of a processor's: what begins while another still runs needs room beside it."""
+        self._shared_bytes = of_processor_bytes // self._tuning.share - RESERVED_SHARED_BYTES
 
     @staticmethod
     def supports(network: Network, slots: Slots) -> bool:
@@ -154,7 +157,7 @@ class FusedStep:
             parts = self._linear(self._attended, layer.cross.out.weight, rows)
             self._add_norm(rows, parts, layer.after_cross.gain, layer.before_mlp.gain)
             self._gate_up(rows, layer.mlp.gate_up.weight)
-            parts = self._linear(self._gated, layer.mlp.down.weight, rows)
+            parts = self._linear(self._gated, layer.mlp.down.weight, rows, ahead=self._tuning.down_ahead)
             if number + 1 < len(self._layers):
                 self._add_norm(rows, parts, layer.after_mlp.gain, self._layers[number + 1].before_attention.gain)
             else:
@@ -268,9 +271,10 @@ class FusedStep:
             num_warps=8,
         )
 
-    def _linear(self, x: Tensor, weight: Tensor, rows: int) -> tuple[Tensor, int]:
+    def _linear(self, x: Tensor, weight: Tensor, rows: int, *, ahead: int | None = None) -> tuple[Tensor, int]:
         """Return partial sums [P, B, N] of x [B, K] times weight [N, K], and how many there are."""
         tuning = self._tuning
+        ahead = tuning.ahead if ahead is None else ahead
         width, depth = weight.shape
         parts = self._parts_of(width, depth)
         self._launch(
@@ -283,7 +287,7 @@ class FusedStep:
             width,
             depth=depth,
             depth_of_part=depth // parts,
-            **self._blocks(rows, depth // parts, tuning.depth, tuning.held, tuning.ahead, tuning.stages),
+            **self._blocks(rows, depth // parts, tuning.depth, tuning.held, ahead, tuning.stages),
         )
         return self._parts, parts
 
@@ -345,7 +349,6 @@ class FusedStep:
             STAGES=self._tuning.frame_stages,
             GROUP=_power(stack.heads // stack.kv_heads),
             QUERIES=max(FEWEST_QUERIES, _power(stack.heads // stack.kv_heads)),
-            PADDED_PARTS=_power(parts[1]),
             ITEM=memory[0].dtype.itemsize,
             num_warps=self._tuning.attention_warps,
         )
@@ -415,6 +418,7 @@ class FusedStep:
 
         A program takes as much shared memory as the larger of so many blocks of its weights and its input: one for each
         stage, and one more if any are held; or one for each that is held. (As Triton 3.7 compiles them for Hopper.)
+        Where blocks have to be smaller than asked for there are more stages: as many bytes then are on their way.
         """
         block_rows = max(FEWEST_QUERIES, _power(rows))
 
@@ -422,12 +426,13 @@ class FusedStep:
             """Return how many blocks of that depth there is room for."""
             return self._shared_bytes // ((weights * COLUMNS + block_rows) * depth * self._network.dtype.itemsize)
 
+        wanted = block
         if reach % block or fitting(block) < FEWEST_STAGES + (held > 0):
             block = COLUMNS
         if fitting(block) < FEWEST_STAGES:
             held = 0
         held = min(min(held, reach) // block, fitting(block))
-        stages = max(1, min(stages, fitting(block) - (held > 0)))
+        stages = max(1, min(stages * wanted // block, fitting(block) - (held > 0)))
         return {
             "ahead": min(ahead, reach - held * block),
             "ROWS": block_rows,

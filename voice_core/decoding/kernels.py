@@ -75,7 +75,8 @@ def linear_kernel(
     """Partial sums of x · weightᵀ, each over a stretch of the depth.
 
     The first `HELD` blocks of a program's weights are in shared memory before the input is there. The cache is asked
-    for them, and for `ahead` more numbers of each row, before that, because the held ones come in rounds.
+    for them, and for `ahead` more numbers of each row, before that, because the held ones come in rounds. Only they
+    are read as what the cache may drop first: of a loop's loads (cp.async) Triton, 3.6 and 3.7, leaves that out.
     """
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     part = tl.program_id(1)
@@ -101,7 +102,7 @@ def linear_kernel(
     for block in tl.static_range(HELD):
         sums = tl.dot(held[block], tl.trans(inputs[block]), sums, input_precision="ieee")
     for step in tl.range(HELD * DEPTH, depth_of_part, DEPTH, num_stages=STAGES):
-        w = tl.load(weight_at + step, eviction_policy="evict_first")
+        w = tl.load(weight_at + step)
         some = tl.load(x_at + step, mask=some_rows, other=0.0)
         sums = tl.dot(w, tl.trans(some), sums, input_precision="ieee")
     at = out + part * rows * width + row[None, :] * width + columns[:, None]
@@ -155,8 +156,8 @@ def gate_up_kernel(
         gates = tl.dot(held_gates[block], tl.trans(inputs[block]), gates, input_precision="ieee")
         ups = tl.dot(held_ups[block], tl.trans(inputs[block]), ups, input_precision="ieee")
     for step in tl.range(HELD * DEPTH, depth, DEPTH, num_stages=STAGES):
-        w_gate = tl.load(gate_at + step, eviction_policy="evict_first")
-        w_up = tl.load(up_at + step, eviction_policy="evict_first")
+        w_gate = tl.load(gate_at + step)
+        w_up = tl.load(up_at + step)
         some = tl.trans(tl.load(x_at + step, mask=some_rows, other=0.0))
         gates = tl.dot(w_gate, some, gates, input_precision="ieee")
         ups = tl.dot(w_up, some, ups, input_precision="ieee")
@@ -179,6 +180,22 @@ def _sum_of_parts(parts, rows, width, at, inside, PARTS: tl.constexpr):
     total = tl.load(parts + at, mask=inside, other=0.0)
     for part in tl.static_range(1, PARTS):
         total += tl.load(parts + part * rows * width + at, mask=inside, other=0.0)
+    return total
+
+
+@triton.jit
+def _sum(parts, PARTS: tl.constexpr, OF_PRODUCT: tl.constexpr):
+    """Add tensors up one after the other, each thread its own numbers.
+
+    What a product of matrices takes or adds to (`OF_PRODUCT`) has its last addition made by `tl.sum`: across mere
+    additions Triton moves the product's layout back to every single load, a way through shared memory for each.
+    """
+    plain: tl.constexpr = PARTS - 1 if OF_PRODUCT and PARTS > 1 else PARTS
+    total = parts[0]
+    for part in tl.static_range(1, plain):
+        total += parts[part]
+    if plain < PARTS:
+        total = tl.sum(tl.join(total, parts[plain]), -1)
     return total
 
 
@@ -320,7 +337,6 @@ def attention_kernel(
     STAGES: tl.constexpr,
     GROUP: tl.constexpr,  # `group`, rounded up to a power of two
     QUERIES: tl.constexpr,  # as many rows as a product of matrices takes: the group's queries again and again
-    PADDED_PARTS: tl.constexpr,  # PARTS, rounded up to a power of two
     ITEM: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
@@ -358,22 +374,25 @@ def attention_kernel(
 
     width: tl.constexpr = (kv_heads * group + 2 * kv_heads) * size if OWN else kv_heads * group * size
     row_parts = parts + row * width
-    part, member = tl.arange(0, PADDED_PARTS), tl.arange(0, GROUP)
-    there, each_part = part < PARTS, part * rows * width
-    # All loads first, then the sums: one wait instead of many.
-    query_at = row_parts + each_part[:, None, None] + (head * group + member)[None, :, None] * size + pair[None, None]
-    wanted = there[:, None, None] & (member < group)[None, :, None]
-    lower_parts = tl.load(query_at, mask=wanted, other=0.0)
-    upper_parts = tl.load(query_at + half, mask=wanted, other=0.0)
+    member = tl.arange(0, GROUP)
+    wanted = (member < group)[:, None]
+    query_at = row_parts + (head * group + member)[:, None] * size + pair[None, :]
+    key_at = row_parts + (kv_heads * group + head) * size + pair
+    value_at = row_parts + (kv_heads * (group + 1) + head) * size + place
+    # All loads first, then the sums: one wait instead of many. A load for each part, so that a thread has all parts of
+    # its numbers: parts as one more axis of a load are spread over the warps, which then wait for one another.
+    lower_parts, upper_parts, key_lower_parts, key_upper_parts, value_parts = (), (), (), (), ()
+    for part in tl.static_range(PARTS):
+        before = part * rows * width
+        lower_parts += (tl.load(query_at + before, mask=wanted, other=0.0),)
+        upper_parts += (tl.load(query_at + before + half, mask=wanted, other=0.0),)
+        if OWN:
+            key_lower_parts += (tl.load(key_at + before),)
+            key_upper_parts += (tl.load(key_at + before + half),)
+            value_parts += (tl.load(value_at + before),)
     if TURNED:
         cosine, sine = tl.load(cosines + row * half + pair), tl.load(sines + row * half + pair)
-    if OWN:
-        key_at = row_parts + each_part[:, None] + (kv_heads * group + head) * size + pair[None, :]
-        key_lower_parts = tl.load(key_at, mask=there[:, None], other=0.0)
-        key_upper_parts = tl.load(key_at + half, mask=there[:, None], other=0.0)
-        value_at = row_parts + each_part[:, None] + (kv_heads * (group + 1) + head) * size + place[None, :]
-        value_parts = tl.load(value_at, mask=there[:, None], other=0.0)
-    lower, upper = tl.sum(lower_parts, 0), tl.sum(upper_parts, 0)  # [GROUP, half]
+    lower, upper = _sum(lower_parts, PARTS, True), _sum(upper_parts, PARTS, True)  # [GROUP, half]
     if TURNED:
         lower, upper = _turned(lower, upper, cosine[None, :], sine[None, :])
     lower, upper = lower.to(dtype), upper.to(dtype)
@@ -381,9 +400,10 @@ def attention_kernel(
     mass = tl.zeros((QUERIES,), tl.float32)
     heard = tl.zeros((QUERIES, size), tl.float32)
     if OWN:  # the new frame is heard by the first stretch, before it lies in the memory
-        key_lower, key_upper = _turned(tl.sum(key_lower_parts, 0), tl.sum(key_upper_parts, 0), cosine, sine)
+        key_lower, key_upper = _sum(key_lower_parts, PARTS, False), _sum(key_upper_parts, PARTS, False)
+        key_lower, key_upper = _turned(key_lower, key_upper, cosine, sine)
         key_lower, key_upper = key_lower.to(dtype), key_upper.to(dtype)
-        value = tl.sum(value_parts, 0).to(dtype)
+        value = _sum(value_parts, PARTS, True).to(dtype)
         new_frame = memory + length * size
         mine = stretch == 0
         tl.store(keys + new_frame + pair, key_lower, mask=mine)
@@ -527,7 +547,7 @@ def logits_kernel(
         gdc_wait()
     sums = tl.zeros((COLUMNS, ROWS), tl.float32)
     for step in tl.range(0, depth, DEPTH, num_stages=STAGES):
-        w = tl.load(weight_at + step, eviction_policy="evict_first")
+        w = tl.load(weight_at + step)
         some = tl.load(x_at + step, mask=some_rows, other=0.0)
         sums = tl.dot(w, tl.trans(some), sums, input_precision="ieee")
     sums += tl.load(bias + inside).to(tl.float32)[:, None]

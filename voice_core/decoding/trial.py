@@ -118,7 +118,7 @@ def _company(slots: Slots, state: RowState, rows: int) -> Iterator[Shape]:
         place = torch.arange(rows, device=state.filled.device)
         state.filled[:rows] = (slots.frames - 1) // (place + 1)
         state.total_frames[:rows] = slots.frames
-        state.text_tokens[:rows] = slots.tokens // (place + 1)
+        state.text_tokens[:rows] = (slots.tokens // (place + 1)).clamp(min=1)  # no row is without text
         state.last_code[:rows] = place
         state.keys[:rows] = place
         yield Shape(rows, slots.frames, slots.tokens)
