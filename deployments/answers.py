@@ -62,7 +62,7 @@ class Take:
 
 
 def answer(request: Request, wanted: SpeechRequest, script: Script, takes: list[Take]) -> Response:
-    """Return what was asked for: several samples, and whoever says that JSON is accepted, get an object."""
+    """Return what was asked for: several samples, and whoever accepts JSON and no sound, get an object."""
     if wanted.n > 1 or _wants_json(request):
         audios = [_described(wanted, script, take) for take in takes]
         whole: SpeechObject = {"audios": audios, "warnings": list(script.warnings)}

@@ -116,7 +116,7 @@ class LineReader:
             raise RequestError("voice", "without a server there is only the model's own, 'default'")
         facts = self._synthesizer.facts
         script = await asyncio.to_thread(write_script, wanted, facts)
-        speaking = (self._speaker.speak(segment, wanted.wishes, facts.model_fingerprint) for segment in script.segments)
+        speaking = (self._speaker.speak(segment, wanted.wishes, facts) for segment in script.segments)
         speeches = [utterance.speech for (utterance,) in await asyncio.gather(*speaking)]
         composed = await asyncio.to_thread(compose, speeches, wanted.response_format, script.pause_seconds)
         return composed.audio

@@ -28,7 +28,8 @@ from deployments.visit import current_visit
 
 BATCH_PATIENCE = 0.5  # of the longest wait: batch is refused before interactive is
 ROOM_FOR_OTHERS = 0.1  # of the requests that may be inside, kept from keys that are beyond their share
-HALVINGS = 30  # of what is looked for, until it is exact
+MOST_HALVINGS = 30  # of what is looked for, until it is exact
+EXACT_SECONDS = 1.0  # Retry-After takes whole ones
 ACTIVE_SECONDS = 60.0  # a key that was refused is still counted among those that want their share
 
 
@@ -41,9 +42,16 @@ class Work:
     key: str
     priority: Priority
     door: Door
+    begun_seconds: float = 0.0  # of speech that a synthesizer was asked for, whatever came of it
+    spoken_seconds: float = 0.0
+
+    def began(self, seconds: float) -> None:
+        """Count what a synthesizer is asked for from now on: whoever leaves before it is spoken has had it."""
+        self.begun_seconds += seconds
 
     def spoke(self, seconds: float, rows: int = 1, *, fresh_seconds: float | None = None) -> None:
         """Count what has come of it: so much, in so many rows; of what was found in a cache only a part is fresh."""
+        self.spoken_seconds += seconds
         self.seconds = max(0.0, self.seconds - seconds)
         self.rows = max(0, self.rows - rows)
         self.door.spoke(seconds if fresh_seconds is None else fresh_seconds)
@@ -64,6 +72,7 @@ class Door:
         self._allowances: dict[str, Allowance] = {}
         self._closed = False
         self._last_left = asyncio.Event()
+        self._to_tell: set[asyncio.Event] = set()  # that it closes
 
     @property
     def requests_inside(self) -> int:
@@ -79,8 +88,10 @@ class Door:
         return sum(work.rows for work in self._works)
 
     @property
-    def one_inside(self) -> bool:
-        return self.requests_inside == 1
+    def wanted_rows(self) -> list[int]:
+        """Return how many rows each request still wants, of the interactive ones; of all, if none is."""
+        interactive = [work.rows for work in self._works if work.priority == "interactive"]
+        return interactive or [work.rows for work in self._works]
 
     @property
     def interactive_inside(self) -> bool:
@@ -94,16 +105,20 @@ class Door:
             raise overloaded(f"{self.requests_inside} requests are in flight", self._seconds_until_one_leaves())
 
     @contextmanager
-    def let_in(self) -> Iterator[None]:
+    def let_in(self, closing: asyncio.Event | None = None) -> Iterator[None]:
+        """Let a request in; who would stay for as long as they like give an event that tells them when it closes."""
         key = current_visit().key
         name = _name(key)
         self._asked[name] = self._clock()
         self.check_open()
         self._check_share_of_requests(key)
         self._inside[name] += 1
+        told: set[asyncio.Event] = set() if closing is None else {closing}
+        self._to_tell |= told
         try:
             yield
         finally:
+            self._to_tell -= told
             self._inside[name] -= 1
             if self._closed and not self.requests_inside:
                 self._last_left.set()
@@ -124,8 +139,9 @@ class Door:
         finally:
             self._works.discard(work)
             self._look_whether_busy()
-            if key is not None and work.seconds > 0:
-                self._allowance(key).give_back(work.seconds)
+            if key is not None:
+                had_seconds = max(work.begun_seconds, work.spoken_seconds)
+                self._allowance(key).give_back(max(0.0, seconds - had_seconds))
 
     def spoke(self, seconds: float) -> None:
         """Learn from speech that the decoders have made just now."""
@@ -149,8 +165,10 @@ class Door:
         return work_seconds / speed
 
     async def close(self) -> None:
-        """Let nobody in any more; return when the last one has left."""
+        """Let nobody in any more, tell those who asked to be told; return when the last one has left."""
         self._closed = True
+        for closing in self._to_tell:
+            closing.set()
         if self.requests_inside:
             await self._last_left.wait()
 
@@ -181,14 +199,18 @@ class Door:
             return
         # How much must each request in flight have got for the wait to be short enough?
         too_little, enough = 0.0, max(work.seconds for work in self._works)
-        for _ in range(HALVINGS):
+        too_soon, then = 0.0, self._wait_after(enough, seconds, _name(key), priority)[1]
+        for _ in range(MOST_HALVINGS):
+            if then - too_soon <= EXACT_SECONDS:
+                break
             middle = (too_little + enough) / 2
-            if self._wait_after(middle, seconds, _name(key), priority)[0] > longest:
-                too_little = middle
+            wait_then, at = self._wait_after(middle, seconds, _name(key), priority)
+            if wait_then > longest:
+                too_little, too_soon = middle, at
             else:
-                enough = middle
+                enough, then = middle, at
         reason = f"this request would wait {wait:.0f} s, and at most {longest:g} s are waited"
-        raise overloaded(reason, self._wait_after(enough, seconds, _name(key), priority)[1])
+        raise overloaded(reason, then)
 
     def _wait_after(self, got: float, seconds: float, key: str, priority: Priority) -> tuple[float, float]:
         """Return the wait of a newcomer once every request has got so many seconds of speech, and when that will be."""
@@ -263,7 +285,7 @@ class Allowance:
         self._left -= seconds
 
     def give_back(self, seconds: float) -> None:
-        """Count what was taken and never spoken as not taken."""
+        """Count what was taken and never begun as not taken."""
         if self.per_minute is not None:
             self._fill()
             self._left = min(self.per_minute, self._left + seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any
@@ -14,15 +13,14 @@ from starlette.responses import JSONResponse, Response
 
 from deployments.body import FORM, JSON, content_type, read_body, read_form, require_content_type
 from deployments.door import Door
-from deployments.dub import Dub, Event
+from deployments.dub import Dub
 from deployments.dub_request import DubRequest
 from deployments.dub_script import Line, dub_seconds, write_lines
-from deployments.errors import api_error
 from deployments.fleet import Fleet
 from deployments.script import Reading, reading_of
 from deployments.settings import Settings
-from deployments.speaking import LEAST_WORK_SECONDS, Speaker, Utterance, Wishes, came
-from deployments.streaming import EVENTS, StreamedAnswer, error_event, event_bytes, in_time, with_keep_alive
+from deployments.speaking import LEAST_WORK_SECONDS, Speaker, Utterance, Wishes, came, work_seconds
+from deployments.streaming import EVENTS, StreamedAnswer, told_events, with_keep_alive
 from deployments.visit import current_visit
 from deployments.voice_desk import VoiceDesk
 from voice_core.audio.formats import format_named
@@ -59,17 +57,18 @@ class DubApi:
             def at_once() -> int:
                 if work.priority == "batch" and self._door.interactive_inside:
                     return 1
-                return self._fleet.segments_at_once(facts, samples=wanted.best_of, alone=self._door.one_inside)
+                return self._fleet.segments_at_once(facts, samples=wanted.best_of, wanted_rows=self._door.wanted_rows)
 
             async def speak(segment: Segment, wishes: Wishes) -> list[Utterance]:
                 segment = replace(segment, batch=work.priority == "batch")
-                utterances = await self._speaker.speak(segment, wishes, facts.model_fingerprint)
+                work.began(work_seconds(segment) * wanted.best_of)
+                utterances = await self._speaker.speak(segment, wishes, facts)
                 came(work, utterances, wanted.best_of)
                 return utterances
 
             dub = Dub(wanted, sheet, lines, facts.sample_rate, speak, at_once)
             if wanted.stream_format == "sse":
-                told = with_keep_alive(_told(request, dub.events()))
+                told = with_keep_alive(told_events(request, dub.events(), "dub.error"))
                 held.push_async_callback(told.aclose)
                 return StreamedAnswer(told, held.pop_all(), EVENTS, HEADERS)
             return await _whole(wanted, dub)
@@ -108,16 +107,6 @@ class DubApi:
         longest_seconds = min(self._settings.longest_dub_seconds, self._settings.most_seconds_in_flight)
         if seconds > longest_seconds:
             raise RequestError("cues", f"{told}; at most {longest_seconds:g} s are spoken for one dub")
-
-
-async def _told(request: Request, events: AsyncGenerator[Event]) -> AsyncGenerator[bytes]:
-    """Write events out; an error is the last of them."""
-    try:
-        async with aclosing(events), aclosing(in_time(events)) as timely:
-            async for event in timely:
-                yield event_bytes(event)
-    except Exception as error:
-        yield event_bytes(error_event("dub.error", api_error(request, error)))
 
 
 async def _whole(wanted: DubRequest, dub: Dub) -> Response:

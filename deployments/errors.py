@@ -16,6 +16,8 @@ from deployments.shapes import ErrorEnvelope, ErrorObject
 from deployments.visit import current_visit
 from voice_core.errors import RequestError, SynthesisError
 
+# How a WebSocket is closed: RFC 6455's codes, and IANA's for "come later".
+REFUSED, TOO_LARGE, OUR_FAULT, COME_LATER = 1008, 1009, 1011, 1013
 CLIENT_LEFT = 499  # nginx's number for a client who left while still sending; only the access log sees it
 RETRY_AFTER_SECONDS = 5  # a replica that died is back, or a queue is shorter, after about this long
 
@@ -82,6 +84,15 @@ def deadline_exceeded(seconds: float) -> ApiError:
     """Return the answer to a request whose time is up: 408, as Serve's proxy says it, and a repeat takes as long."""
     message = f"not all was spoken within the {seconds:g} s that there were for it"
     return ApiError(408, message, code="deadline_exceeded", headers=dict(_NO_RETRY))
+
+
+def close_code(status: int) -> int:
+    """Return the code with which an error of this status closes a WebSocket."""
+    if status in (429, 503):
+        return COME_LATER
+    if status == 413:
+        return TOO_LARGE
+    return OUR_FAULT if status >= 500 else REFUSED
 
 
 def error_response(request: HTTPConnection, error: Exception) -> Response:

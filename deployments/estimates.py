@@ -8,7 +8,8 @@ from voice_core.speech import ModelFacts
 
 
 def estimated(script: Script, facts: ModelFacts, wait_seconds: float, whole_seconds: float) -> Quote:
-    """Return the quote: how long until the first row is begun, and until the last one is done."""
+    """Return the quote: `wait_seconds` are those that others add, `whole_seconds` end with the last row."""
+    seconds = sum(segment.seconds for segment in script.segments) * script.rows_of_each
     return {
         "segments": [
             {"index": segment.index, "text": segment.text, "seconds": round(segment.seconds, 3)}
@@ -17,7 +18,7 @@ def estimated(script: Script, facts: ModelFacts, wait_seconds: float, whole_seco
         "seconds": round(script.seconds, 3),
         "work_seconds": round(script.work_seconds, 3),
         "rows": script.rows,
-        "frames": round(script.work_seconds * facts.frames_per_second),
+        "frames": round(seconds * facts.frames_per_second),
         "expected_wait_seconds": round(wait_seconds, 3),
         "expected_seconds": round(whole_seconds, 3),
         "language": str(script.language),

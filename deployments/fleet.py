@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -23,7 +23,8 @@ LOOK_AGAIN_SECONDS = 0.5, 5.0  # while the facts are unknown, and then
 # Of the rows there are: while the sound of one segment is made and travels, the next one waits at the decoder. Some of
 # the segments that a replica takes (160 for 128 rows on a GPU) are left to those who come through another ingress.
 ROWS_IN_HAND = 1.125
-FEWEST_AT_ONCE = 8  # segments of one request, however small the share
+FEWEST_ALONE = 8  # segments of one request, however few rows there are
+FEWEST_BESIDE_OTHERS = 2  # however small its share: one waits at the decoder while the other is spoken
 
 logger = logging.getLogger("ray.serve")
 
@@ -100,14 +101,18 @@ class Fleet:
             return min(1, self._synthesizers)
         return max(1, self._facts.max_rows * self._synthesizers // self._ingresses)
 
-    def segments_at_once(self, facts: ModelFacts, *, samples: int, alone: bool) -> int:
+    def segments_at_once(self, facts: ModelFacts, *, samples: int, wanted_rows: Sequence[int]) -> int:
         """Return how many segments of a request may be under way: of a request alone as many as fill the decoders.
 
-        The decoder shares its rows out fairly among the segments that it has; so no request may keep the others'
-        from getting there.
+        `wanted_rows` are those of all requests here, this one among them. The decoder shares its rows out fairly among
+        the segments that it has. What it has no room for waits in Serve's queue, first come, first served: so requests
+        together send little more than it takes, or whoever comes last would stand behind all that the others have sent.
         """
-        rows = facts.max_rows * max(1, self._synthesizers) * (1 if alone else self._largest_share)
-        return max(FEWEST_AT_ONCE, math.ceil(ROWS_IN_HAND * rows / samples))
+        rows: float = facts.max_rows * max(1, self._synthesizers)
+        if len(wanted_rows) <= 1:
+            return max(FEWEST_ALONE, math.ceil(ROWS_IN_HAND * rows / samples))
+        share = min(self._largest_share * rows, fair_share(rows, wanted_rows))
+        return max(FEWEST_BESIDE_OTHERS, math.ceil(ROWS_IN_HAND * share / samples))
 
     async def _asked_facts(self) -> ModelFacts:
         try:
@@ -137,6 +142,19 @@ class Fleet:
             _not_up("synthesizer")
         if not running.composers:
             _not_up("composer")
+
+
+def fair_share(rows: float, wanted_rows: Sequence[int]) -> float:
+    """Return the most that one may have so that all rows are taken: who wants less leaves it to the others.
+
+    (Max-min fairness.) Infinite if there are enough for all.
+    """
+    for taken, wanted in enumerate(ordered := sorted(wanted_rows)):
+        share = rows / (len(ordered) - taken)
+        if wanted > share:
+            return share
+        rows -= wanted
+    return math.inf
 
 
 def _not_up(who: str) -> NoReturn:

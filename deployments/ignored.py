@@ -11,10 +11,13 @@ from voice_core.speech import ENGLISH_WORDS, LEAST_TEMPERATURE, ModelFacts, Segm
 from voice_core.text import Language, parse_language, signs_left_out
 
 
-def ignored_by_model(wanted: SpeechRequest, facts: ModelFacts) -> Iterator[str]:
-    """Yield a sentence for everything that changes nothing, whatever the text."""
+def ignored_by_model(wanted: SpeechRequest, facts: ModelFacts, *, rows_are_told: bool = False) -> Iterator[str]:
+    """Yield a sentence for everything that changes nothing, whatever the text.
+
+    `rows_are_told`: the answer has every segment's row of the manifest, asked for or not.
+    """
     yield from ignored_sampling(wanted)
-    told = wanted.manifest or wanted.stream_format == "sse"
+    told = rows_are_told or wanted.manifest or wanted.stream_format == "sse"
     if wanted.seconds_tolerance is not None and wanted.on_bad_segment == "keep" and wanted.best_of == 1 and not told:
         yield "seconds_tolerance: on_bad_segment 'keep' only tells of it, and the manifest isn't asked for"
     if wanted.language is not None and facts.text_normaliser == ENGLISH_WORDS:

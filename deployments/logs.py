@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import traceback
 from typing import Any
 
@@ -15,7 +17,16 @@ OURS = ("ray.serve", "voice_core", "asyncio")
 EXTRA_FIELDS = "ray_serve_extra_fields"  # Serve's formatter puts them beside the message
 
 # Errors whose messages are known to quote nobody. What a library says of a text may quote it.
-QUOTES_NOBODY = (CheckpointError, SettingError, SynthesisError, RayError, MemoryError, TimeoutError, ConnectionError)
+QUOTES_NOBODY = (
+    CheckpointError,
+    SettingError,
+    SynthesisError,
+    RayError,
+    MemoryError,
+    TimeoutError,
+    ConnectionError,
+    socket.gaierror,
+)
 MOST_CAUSES = 8  # of one error, in a log line
 
 _logger = logging.getLogger(LOGGER)
@@ -64,7 +75,11 @@ def told(error: BaseException) -> str:
     kind = type(error).__name__
     if isinstance(error, RayTaskError):  # its message holds the whole traceback of the other process
         return f"{kind} of {told(error.cause)}" if isinstance(error.cause, BaseException) else kind
-    return f"{kind}: {error}" if isinstance(error, QUOTES_NOBODY) else f"{kind} (what it says may quote a request)"
+    if isinstance(error, QUOTES_NOBODY):
+        return f"{kind}: {error}"
+    if isinstance(error, OSError) and isinstance(error.errno, int) and error.strerror == os.strerror(error.errno):
+        return f"{kind}: {error.strerror}"  # the system's own words; a path may be named after what somebody sent
+    return f"{kind} (what it says may quote a request)"
 
 
 def harmless_traceback(error: BaseException) -> str:

@@ -36,8 +36,8 @@ those, docs/api.md has."""
 
 SPEECH_ABOUT = """\
 A file of `response_format`, with its facts in headers. With `captions` or `manifest`: parts side by side. With
-`n` above 1, or for whoever says `Accept: application/json`: an object. With `stream_format`: the file in
-pieces, or events.
+`n` above 1, or for whoever says `Accept: application/json` and neither `*/*` nor `audio/*`: an object. With
+`stream_format`: the file in pieces, or events.
 
 What is wrong by the time when the first segment is spoken is told with its status; what fails later ends events
 with an `ErrorEvent`, and cuts a streamed file off."""
@@ -91,7 +91,11 @@ ERRORS: dict[int, tuple[str, Schema]] = {
         "An API key is needed, and this is none; `code` is `invalid_api_key`.",
         {"WWW-Authenticate": {"description": "`Bearer`", "schema": {"type": "string"}}},
     ),
-    403: ("This key may not ask for that `priority`; `code` is `priority_not_allowed`.", {}),
+    403: (
+        "This key may not ask for that `priority`: `code` is `priority_not_allowed`; or, where no keys are asked for, "
+        "a web page of another origin sent this: `origin_not_allowed`.",
+        {},
+    ),
     404: ("There is no such thing; `code` is `not_found`.", {}),
     408: (
         "There was no time left: `code` is `deadline_exceeded`, or `upload_timeout` for a body that didn't come.",
@@ -130,7 +134,8 @@ class Operation:
     headers: Mapping[str, Schema] = field(default_factory=dict)  # of the answer
     errors: Sequence[int] = (500,)
 
-    def described(self, path: str, name: str, needs_key: bool) -> dict[str, Any]:
+    def described(self, path: str, name: str, *, needs_key: bool, is_guarded: bool) -> dict[str, Any]:
+        """`is_guarded`: no key is asked for anywhere, so pages of other origins are refused."""
         answer: dict[str, Any] = {"description": self.summary, "content": dict(self.answers)}
         if self.headers:
             answer["headers"] = dict(self.headers)
@@ -141,7 +146,7 @@ class Operation:
             described["parameters"] = [_path_parameter(name) for name in names]
         if self.bodies:
             described["requestBody"] = {"required": True, "content": dict(self.bodies)}
-        statuses = sorted({*self.errors, 401} if needs_key else self.errors)
+        statuses = sorted({*self.errors, *([401] if needs_key else []), *([403] if is_guarded else [])})
         errors = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
         if needs_key:
             described["security"] = [{"key": []}]
@@ -158,7 +163,7 @@ def document(routes: Iterable[BaseRoute], settings: Settings) -> dict[str, Any]:
         words = [word.strip("{}") for word in path.split("/") if word and word != "v1"]
         name = "_".join([method.lower(), *words]).replace(".", "_")
         paths.setdefault(path, {})[method.lower()] = known[method, path].described(
-            path, name, keys and not is_open(path)
+            path, name, needs_key=keys and not is_open(path), is_guarded=not keys
         )
     return {
         "openapi": "3.1.0",

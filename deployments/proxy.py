@@ -1,8 +1,9 @@
 """Stands around Serve's proxy: keeps bodies beyond every limit out of its memory, and orders to Serve out of its ears.
 
-Serve's proxy takes in whatever a client sends, as fast as it comes, while the ingress is still counting; and it lets a
-client's headers lift its timeout, keep a request alive that nobody waits for, and choose the replica. Serve asks the
-function named in RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH for middlewares around its proxy; the launcher names ours.
+Serve's proxy takes in whatever a client sends, bodies and sessions' messages, as fast as it comes, while the ingress is
+still counting; and it lets a client's headers lift its timeout, keep a request alive that nobody waits for, and choose
+the replica. Serve asks the function named in RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH for middlewares around its
+proxy; the launcher names ours.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from deployments.settings import Settings
 CALLBACK_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 CALLBACK = "deployments.proxy:middlewares"
 CEILING_VARIABLE = "VOICE_SERVE_LARGEST_BODY_BYTES"
+SESSION_BODIES = 2  # that all messages of a session make up at most: one with a recording in it, and the text
 SESSION_HEADER_VARIABLE = "RAY_SERVE_SESSION_ID_HEADER_KEY"  # Serve's: an operator may rename its header
 
 # What Serve would obey; it takes - and _ for the same in the last two. A model id, once in, goes along to every
@@ -36,7 +38,16 @@ STEERING_HEADERS = frozenset(
 def announce(settings: Settings) -> None:
     """Let proxies that this process starts keep the ceiling of these settings."""
     os.environ.setdefault(CALLBACK_VARIABLE, CALLBACK)  # an operator may have a callback of their own
-    os.environ[CEILING_VARIABLE] = str(max(settings.largest_body_bytes, settings.largest_upload_bytes))
+    os.environ[CEILING_VARIABLE] = str(_largest_bytes(settings))
+
+
+def largest_session_bytes(settings: Settings) -> int:
+    """Return how much a client may send in one session; the ingress counts too, for it is who tells the client."""
+    return SESSION_BODIES * _largest_bytes(settings)
+
+
+def _largest_bytes(settings: Settings) -> int:
+    return max(settings.largest_body_bytes, settings.largest_upload_bytes)
 
 
 def middlewares() -> list[Middleware]:
@@ -77,17 +88,24 @@ class BodyCeiling:
         self._largest_bytes = largest_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        largest_bytes = self._largest_bytes * (1 if scope["type"] == "http" else SESSION_BODIES)
         passed_bytes = 0
 
         async def receive_up_to_ceiling() -> Message:
             nonlocal passed_bytes
-            if passed_bytes > self._largest_bytes:
+            if passed_bytes > largest_bytes:
                 await asyncio.Event().wait()  # until the answer is out and the request is over
             message = await receive()
-            passed_bytes += len(message.get("body", b""))
+            passed_bytes += size_bytes(message)
             return message
 
         await self._app(scope, receive_up_to_ceiling, send)
+
+
+def size_bytes(message: Message) -> int:
+    """Return the size of what came: a piece of a body, or a message of a session."""
+    content = message.get("body") or message.get("bytes") or message.get("text") or b""
+    return len(content.encode(errors="replace") if isinstance(content, str) else content)

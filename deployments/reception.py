@@ -10,10 +10,12 @@ from pathlib import Path
 
 from ray.exceptions import RayError
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from deployments import metrics, traces
-from deployments.errors import CLIENT_LEFT, ApiError, deadline_exceeded
+from deployments.errors import CLIENT_LEFT, ApiError, api_error, close_code, deadline_exceeded
 from deployments.keys import KeyRing
 from deployments.logs import tell
 from deployments.request_ids import REQUEST_ID_HEADER, is_request_id, new_request_id
@@ -25,13 +27,15 @@ OPEN_FOLDER = "/page/"  # the page's own files
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds: told to who wants to know
 SPEECH = "/v1/audio/speech"
 UNKNOWN_ROUTE = "unknown"
-POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013  # how a WebSocket is closed
+OWN_SITES = ("same-origin", "none")  # of Sec-Fetch-Site; none: a person's own doing, or a browser's extension's
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}  # which an Origin leaves out, and a Host may spell out
 
 REJECTIONS = {  # by the code in the envelope: the reason under which a refusal is counted
     "overloaded": "overload",
     "rate_limit_exceeded": "key_limit",
     "invalid_api_key": "key",
     "priority_not_allowed": "key",
+    "origin_not_allowed": "origin",
     "deadline_exceeded": "deadline",
     "upload_timeout": "upload",
     "request_too_large": "size",
@@ -57,9 +61,15 @@ class Reception:
         answer = Answer(scope, send)
         try:
             await self._host(visit, scope, receive, answer)
-        except asyncio.CancelledError:
+            if scope["type"] == "http" and answer.broken_off and visit.error_status is None:
+                answer.status = CLIENT_LEFT  # a response ends by itself when it hears of that
+        except (asyncio.CancelledError, ClientDisconnect, WebSocketDisconnect):
             if not answer.complete:
                 answer.status = CLIENT_LEFT
+            raise
+        except Exception as error:
+            if answer.broken_off and visit.error_status is None:
+                api_error(HTTPConnection(scope), error).note()
             raise
         finally:
             self._tell(visit, scope, answer)
@@ -69,6 +79,8 @@ class Reception:
         longest_seconds = self._settings.longest_request_seconds
         try:
             self._check_key(visit, scope)
+            if self._keys is None:  # or else no page has one that its visitor didn't give it
+                check_origin(scope)
             async with asyncio.timeout(None) as visit.timeout:
                 visit.end_after(longest_seconds)
                 incoming = Incoming(scope, receive)
@@ -128,6 +140,10 @@ class Answer:
         self.complete = False
         self.first_byte_at: float | None = None
 
+    @property
+    def broken_off(self) -> bool:
+        return self.status is not None and not self.complete
+
     async def __call__(self, message: Message) -> None:
         match message["type"]:
             case "http.response.start":
@@ -149,8 +165,8 @@ class Answer:
             told = {"type": "error", **error.envelope()}
             if self.status == 101:
                 await self._send({"type": "websocket.send", "text": json.dumps(told)})
-            code = TRY_AGAIN_LATER if error.status in (429, 503) else POLICY_VIOLATION
-            await self._send({"type": "websocket.close", "code": code, "reason": error.message[:100]})
+            reason = error.message[:100]
+            await self._send({"type": "websocket.close", "code": close_code(error.status), "reason": reason})
             self.status = self.status or error.status
         elif self.status is not None:
             error.note()
@@ -194,6 +210,36 @@ class Upload:
             raise ApiError(408, reason, code="upload_timeout", headers={"Connection": "close"}) from None
         self._complete = not message.get("more_body", False)
         return message
+
+
+def check_origin(scope: Scope) -> None:
+    """Refuse what a web page of another origin sends: any page that a person visits could use a server of theirs.
+
+    Browsers tell where a request comes from, whatever the page wants: by Sec-Fetch-Site to https and to this machine,
+    by Origin with all but plain GETs. Following a link is the person's own doing. Who isn't a browser tells neither.
+    """
+    headers = Headers(scope=scope)
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    follows_link = scope.get("method") in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
+    is_ours = site in OWN_SITES if site is not None else origin is None or _is_ours(origin, headers)
+    if not follows_link and not is_ours:
+        reason = f"a web page of another origin sent this ({origin or site})"
+        remedy = "without API keys only pages of this service's own host and port may"
+        raise ApiError(403, f"{reason}; {remedy}", code="origin_not_allowed")
+
+
+def _is_ours(origin: str, headers: Headers) -> bool:
+    """Tell whether an Origin is where the request went: by its Host, or by what a proxy that changed it has kept.
+
+    A page can send neither: X-Forwarded-Host takes a preflight, which is refused.
+    """
+    scheme, _, place = origin.lower().partition("://")
+    forwarded = headers.get("x-forwarded-host", "").partition(",")[0]  # the first proxy's, where there are several
+    hosts = [
+        host.strip().lower().removesuffix(DEFAULT_PORTS.get(scheme, ""))
+        for host in (forwarded, headers.get("host", ""))
+    ]
+    return bool(place) and place in hosts
 
 
 def is_open(path: str) -> bool:

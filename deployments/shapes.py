@@ -1,4 +1,8 @@
-"""The objects in answers, as types: what builds them is checked against them; openapi.py describes the API by them."""
+"""The objects in answers, as types: openapi.py describes the API by them, and tests hold the answers against it.
+
+Most builders are checked against them by type, too; not those of captions in JSON, of events that tell an error, and of
+dubs but for their report.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +129,7 @@ class Quote(TypedDict):
     ]
     rows: Annotated[int, Field(description="of the decoder: segments × n × best_of")]
     frames: Annotated[int, Field(description="codes to be spoken, all rows together")]
-    expected_wait_seconds: Annotated[float, Field(description="until the first row is begun")]
+    expected_wait_seconds: Annotated[float, Field(description="that requests before it add")]
     expected_seconds: Annotated[float, Field(description="until the last row is done")]
     language: Annotated[str, Field(description="`en`, `ja`, `zh` or `other`")]
     warnings: Warnings
@@ -268,11 +272,19 @@ class VoiceObject(TypedDict):
     seconds: NotRequired[Annotated[float, Field(description="of the recording")]]
 
 
+class NamedVoice(TypedDict):
+    """What a menu shows of a voice."""
+
+    id: str
+    name: str
+
+
 class VoiceList(TypedDict):
     """All voices, the model's own first, then the oldest first."""
 
     object: Literal["list"]
     data: list[VoiceObject]
+    voices: Annotated[list[NamedVoice], Field(description="the same, as Open WebUI reads them")]
     first_id: str
     last_id: str
     has_more: bool

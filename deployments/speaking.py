@@ -9,13 +9,13 @@ from itertools import chain
 
 from deployments import metrics
 from deployments.door import Work
-from deployments.errors import ApiError
+from deployments.errors import ApiError, not_ready
 from deployments.fan_out import PendingReply, ask_again
 from deployments.segment_cache import SegmentCache, segment_key
 from deployments.visit import current_visit
 from voice_core.judging import Judgement, is_silent, judge
 from voice_core.seeds import candidate_seeds, retry_seed
-from voice_core.speech import FinishReason, Segment, Speech
+from voice_core.speech import FinishReason, ModelFacts, Segment, Speech
 from voice_core.text import has_words
 
 MOST_RETRIES = 2  # of a bad segment; the third speech that is as bad says that it is the text
@@ -65,16 +65,17 @@ class Speaker:
         self._cache = cache
         self._keeping: set[asyncio.Task[None]] = set()
 
-    async def speak(self, segment: Segment, wishes: Wishes, model_fingerprint: str) -> list[Utterance]:
+    async def speak(self, segment: Segment, wishes: Wishes, facts: ModelFacts) -> list[Utterance]:
         """Return one utterance for every seed of the segment. Raises ApiError for one that stays bad.
 
-        `model_fingerprint` is that of ModelFacts: what was spoken before counts only if the same model spoke it.
+        `facts` are those that the answer was planned with: what was spoken before counts only if the same model spoke
+        it, and what another one speaks at another rate can't be put into it.
         """
         utterances: dict[int, Utterance] = {}  # by place among the seeds
         attempt = 0
         while missing := [place for place in range(len(segment.seeds)) if place not in utterances]:
             seeds = [retry_seed(segment.seeds[place], attempt) for place in missing]
-            tried = await self._attempt(segment, seeds, attempt, wishes, model_fingerprint)
+            tried = await self._attempt(segment, seeds, attempt, wishes, facts)
             last = attempt >= wishes.retries
             for place, utterance in zip(missing, tried, strict=True):
                 if not utterance.faults or (last and wishes.keep_bad):
@@ -87,13 +88,13 @@ class Speaker:
         return [utterances[place] for place in range(len(segment.seeds))]
 
     async def _attempt(
-        self, segment: Segment, seeds: Sequence[int], attempt: int, wishes: Wishes, model_fingerprint: str
+        self, segment: Segment, seeds: Sequence[int], attempt: int, wishes: Wishes, facts: ModelFacts
     ) -> list[Utterance]:
         """Speak the candidates of every seed together and choose one for each."""
         all_seeds = chain(*(candidate_seeds(seed, wishes.best_of) for seed in seeds))
         asked = replace(segment, seeds=tuple(all_seeds))
         cache = self._cache if wishes.cached else None
-        spoken = await self._spoken(asked, cache, model_fingerprint)
+        spoken = await self._spoken(asked, cache, facts)
         utterances = []
         for start in range(0, len(spoken), wishes.best_of):
             group = spoken[start : start + wishes.best_of]
@@ -105,24 +106,24 @@ class Speaker:
         return utterances
 
     async def _spoken(
-        self, segment: Segment, cache: SegmentCache | None, model_fingerprint: str
+        self, segment: Segment, cache: SegmentCache | None, facts: ModelFacts
     ) -> list[tuple[Speech, bool]]:
         """Return a speech for every seed, and whether it had been spoken before."""
         if cache is None:
-            return [(speech, False) for speech in await self._fresh(segment)]
-        keys = segment_key(segment, model_fingerprint)
+            return [(speech, False) for speech in await self._fresh(segment, facts)]
+        keys = segment_key(segment, facts.model_fingerprint)
         known = await asyncio.gather(*(cache.get(key) for key in keys))
         missing = [seed for seed, speech in zip(segment.seeds, known, strict=True) if speech is None]
         metrics.count("voice_cache_misses_total", len(missing))
         metrics.count("voice_cache_hits_total", len(keys) - len(missing))
         unknown = replace(segment, seeds=tuple(missing))
-        fresh = iter(await self._fresh(unknown) if missing else [])
+        fresh = iter(await self._fresh(unknown, facts) if missing else [])
         spoken = [(next(fresh), False) if speech is None else (speech, True) for speech in known]
         to_keep = {
             key: speech
             for key, (speech, cached) in zip(keys, spoken, strict=True)
             # Not what a model has spoken that just came, or goes.
-            if not cached and speech.model_fingerprint in ("", model_fingerprint)
+            if not cached and speech.model_fingerprint in ("", facts.model_fingerprint)
         }
         await self._keep(cache, to_keep)
         return spoken
@@ -138,10 +139,12 @@ class Speaker:
         if keeping:
             await asyncio.wait(keeping, timeout=KEEP_SECONDS)
 
-    async def _fresh(self, segment: Segment) -> list[Speech]:
+    async def _fresh(self, segment: Segment, facts: ModelFacts) -> list[Speech]:
         """Have a segment spoken by the decoder."""
         speeches = await ask_again(lambda: self._speak(segment))
         for speech in speeches:
+            if speech.sample_rate != facts.sample_rate:
+                raise not_ready("the model was changed meanwhile, and the new one has another sample rate")
             metrics.count("voice_segments_total", finish_reason=str(speech.finish_reason))
         return speeches
 

@@ -130,7 +130,7 @@ async def streamed_answer(
     } | warning_headers(script)
     segments = _from(first, spoken)
     if wanted.stream_format == "sse":
-        events = _told_events(request, _events(wanted, script, recording, segments))
+        events = told_events(request, _events(wanted, script, recording, segments), "speech.audio.error")
         return StreamedAnswer(with_keep_alive(events), held.pop_all(), EVENTS, headers)
     media_type = format_named(wanted.response_format).media_type
     return StreamedAnswer(_audio(recording, segments), held.pop_all(), media_type, headers)
@@ -184,14 +184,16 @@ async def _events(
     yield done
 
 
-async def _told_events(request: Request, events: AsyncGenerator[DeltaEvent | DoneEvent]) -> AsyncGenerator[bytes]:
-    """Write events out; an error is the last of them."""
+async def told_events(
+    request: Request, events: AsyncGenerator[Mapping[str, Any]], error_kind: str
+) -> AsyncGenerator[bytes]:
+    """Write events out; an error, under its own kind, is the last of them."""
     try:
         async with aclosing(events), aclosing(in_time(events)) as timely:
             async for event in timely:
                 yield event_bytes(event)
     except Exception as error:
-        yield event_bytes(error_event("speech.audio.error", api_error(request, error)))
+        yield event_bytes(error_event(error_kind, api_error(request, error)))
 
 
 async def in_time(events: AsyncGenerator[Told]) -> AsyncGenerator[Told]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, Protocol, TypeVar
 
 from deployments.errors import not_ready
@@ -67,7 +67,7 @@ class VoiceDesk:
         if wanted.reference_audio is not None:
             sent = Sent(wanted.reference_audio, wanted.reference_text.strip(), "reference_audio", "reference_text")
             learned, transcript = await self._learn(sent, facts)
-            return VoicePrompt(_codes_for(facts, learned), transcript)
+            return VoicePrompt(_codes_for(facts, learned), transcript, code_fingerprint=facts.code_fingerprint)
         return await self.prompt_of(wanted.voice, facts)
 
     async def prompt_of(self, name: str, facts: ModelFacts) -> VoicePrompt | None:
@@ -75,13 +75,14 @@ class VoiceDesk:
         if name == DEFAULT_VOICE:
             return None
         if (built_in := facts.built_in_voice(name)) is not None:
-            return built_in.prompt
+            return replace(built_in.prompt, code_fingerprint=facts.code_fingerprint)
         voice = await self._known(name)
         if voice.seconds > (most_seconds := self._settings.longest_reference_seconds):
             # It was kept when longer ones were taken.
             reason = f"the recording of {name!r} takes {voice.seconds:.1f} s, at most {most_seconds:g} s are taken now"
             raise RequestError("voice", reason)
-        return VoicePrompt(await self._codes(voice, facts), voice.transcript, voice.language)
+        codes = await self._codes(voice, facts)
+        return VoicePrompt(codes, voice.transcript, voice.language, facts.code_fingerprint)
 
     async def id_of(self, name: str, facts: ModelFacts) -> str:
         """Return what means the same voice from now on, also when a newer one gets its name. RequestError if none."""

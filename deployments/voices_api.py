@@ -51,6 +51,7 @@ class VoicesApi:
         listed: VoiceList = {
             "object": "list",
             "data": described,
+            "voices": [{"id": voice["id"], "name": voice["name"]} for voice in described],
             "first_id": first_id,
             "last_id": last_id,
             "has_more": False,

@@ -53,6 +53,16 @@ def test_every_seed_gives_a_sample_and_the_same_seed_the_same_sound(synthesizer:
     assert not np.array_equal(samples[0].samples, samples[1].samples)
 
 
+def test_a_voice_in_the_codes_of_another_codec_is_not_spoken_with(synthesizer: Synthesizer) -> None:
+    own = VoicePrompt((5, 6, 7, 8), "hm", code_fingerprint=synthesizer.facts.code_fingerprint)
+    other = replace(own, code_fingerprint="of the model before")
+    _, refused = synthesizer.submit([replace(HELLO, prompt=prompt) for prompt in (own, other)])
+    assert synthesizer.speak([replace(HELLO, prompt=own)])
+    error = refused.future.exception()
+    assert isinstance(error, SynthesisError)
+    assert error.may_succeed_later
+
+
 def test_neighbours_do_not_change_what_a_segment_says(synthesizer: Synthesizer) -> None:
     prompt = VoicePrompt(codes=(5, 6, 7, 8), transcript="hm")
     segments = [

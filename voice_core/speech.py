@@ -68,6 +68,7 @@ class VoicePrompt:
     codes: tuple[int, ...]  # [P] codec codes of the recording, no separator
     transcript: str
     language: str | None = None  # of the transcript, a tag; None: to be detected
+    code_fingerprint: str = ""  # of the codec that the codes belong to; empty: nobody says
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ class Synthesizer:
                 rows = self._rows(ticket.segment)
                 ticket.text_tokens = len(rows[0].text_ids)
                 ticket.handles = [RowHandle(row, ticket.segment.request, batch=ticket.segment.batch) for row in rows]
-            except RequestError as error:
+            except (RequestError, SynthesisError) as error:
                 ticket.future.set_exception(error)
             except Exception as error:  # a bug, but this segment's alone
                 logger.exception("A segment could not be prepared")
@@ -280,6 +280,9 @@ class Synthesizer:
         return [Row(text_ids, target, codes, seed, segment.index, segment.sampling) for seed in segment.seeds]
 
     def _check_prompt(self, prompt: VoicePrompt) -> None:
+        told = prompt.code_fingerprint
+        if told and told != self.facts.code_fingerprint:  # while one model takes over from another
+            raise SynthesisError("the voice is in the codes of another model's codec", may_succeed_later=True)
         if len(prompt.codes) > self._slot_plan.prompt_frames(self._config):
             seconds = len(prompt.codes) / self._config.frames_per_second
             reason = f"the recording takes {seconds:.1f} s, at most {self._slot_plan.prompt_seconds:g} s fit"

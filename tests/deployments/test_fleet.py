@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
@@ -17,18 +18,34 @@ from deployments.fleet import Fleet, Running
 def test_a_request_alone_fills_the_decoder_and_beside_others_takes_its_share() -> None:
     rows_128 = replace(FACTS, max_rows=128)
     known = Fleet(FakeCrew(), largest_share=0.5)
-    alone = known.segments_at_once(rows_128, samples=1, alone=True)
+    alone = known.segments_at_once(rows_128, samples=1, wanted_rows=[1000])
     assert 128 < alone < 160
-    assert known.segments_at_once(rows_128, samples=1, alone=False) == alone / 2
-    assert known.segments_at_once(rows_128, samples=4, alone=True) == alone / 4
-    assert known.segments_at_once(replace(FACTS, max_rows=1), samples=1, alone=False) == fleet.FEWEST_AT_ONCE
+    assert known.segments_at_once(rows_128, samples=1, wanted_rows=[1000, 2]) == alone / 2
+    assert known.segments_at_once(rows_128, samples=4, wanted_rows=[1000]) == alone / 4
+
+
+def test_however_many_long_requests_there_are_little_waits_where_a_newcomer_would_stand_behind_it() -> None:
+    known = Fleet(FakeCrew(), largest_share=0.5)
+    for rows in (16, 128):
+        facts = replace(FACTS, max_rows=rows)
+        each = known.segments_at_once(facts, samples=1, wanted_rows=[1000] * 7)
+        assert rows <= 7 * each <= 1.25 * rows + 7
+    assert (
+        known.segments_at_once(replace(FACTS, max_rows=1), samples=1, wanted_rows=[9] * 9) == fleet.FEWEST_BESIDE_OTHERS
+    )
+
+
+def test_what_short_requests_leave_free_is_the_long_ones() -> None:
+    assert fleet.fair_share(128, [1] * 100 + [1000]) == 28
+    assert fleet.fair_share(128, [1000, 3, 1000, 5]) == 60
+    assert fleet.fair_share(128, [100, 28]) == math.inf
 
 
 def test_more_replicas_take_more_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "LOOK_AGAIN_SECONDS", (0.01, 0.01))
     crew = FakeCrew()
     known = Fleet(crew, largest_share=0.5)
-    one = known.segments_at_once(FACTS, samples=1, alone=True)
+    one = known.segments_at_once(FACTS, samples=1, wanted_rows=[1000])
 
     async def scenario() -> None:
         watching = asyncio.create_task(known.watch())
@@ -37,7 +54,7 @@ def test_more_replicas_take_more_segments(monkeypatch: pytest.MonkeyPatch) -> No
         watching.cancel()
 
     asyncio.run(scenario())
-    assert known.segments_at_once(FACTS, samples=1, alone=True) == 4 * one
+    assert known.segments_at_once(FACTS, samples=1, wanted_rows=[1000]) == 4 * one
 
 
 def test_a_new_model_is_learned_when_its_replicas_come(monkeypatch: pytest.MonkeyPatch) -> None:

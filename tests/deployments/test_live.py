@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from deployments import door, live
 from deployments.api import SpeechApi
-from deployments.errors import ApiError, overloaded
+from deployments.errors import ApiError, close_code, overloaded
 from deployments.live import PATH
 from deployments.settings import Settings
 from tests.voices.recordings import audio_file, hum
@@ -363,3 +366,149 @@ def test_a_segment_that_stays_bad_ends_the_session_with_its_reason(client: TestC
         session.receive_json()
         say(session, "This comes out silent. And")
         assert error(session)["code"] == "bad_segment"
+
+
+def closed_with(session: WebSocketTestSession) -> int:
+    with pytest.raises(WebSocketDisconnect) as closed:
+        session.receive_json()
+    return closed.value.code
+
+
+SMALL = Settings(largest_upload_bytes=2000, largest_body_bytes=1000)
+
+
+def test_the_first_message_may_be_as_large_as_an_upload_and_later_ones_as_a_body() -> None:
+    client = TestClient(SpeechApi(SMALL, FakeCrew()).routes())
+    with client.websocket_connect(PATH) as session:
+        session.send_text(f"{' ' * 2000}{{}}")
+        told = error(session)
+        assert (told["code"], told["param"]) == ("request_too_large", "message")
+        assert "2002 bytes, at most 2000" in told["message"]
+        assert closed_with(session) == 1009
+    with client.websocket_connect(PATH) as session:
+        session.send_text(" " * 1500 + json.dumps(CONFIG))
+        assert session.receive_json()["type"] == "session.created"
+        session.send_text(" " * 1000 + json.dumps({"type": "input.flush"}))
+        assert "at most 1000" in error(session)["message"]
+        assert closed_with(session) == 1009
+
+
+def test_messages_that_say_nothing_do_not_come_for_ever() -> None:
+    with TestClient(SpeechApi(SMALL, FakeCrew()).routes()).websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        for _ in range(5):
+            session.send_text(" " * 900 + json.dumps({"type": "input.flush"}))
+        session.send_json({"type": "input.done"})
+        assert "more than 4000 bytes together" in error(session)["message"]
+        assert closed_with(session) == 1009
+
+
+@pytest.mark.parametrize(
+    ("message", "known"),
+    [
+        ({"type": "input.text", "text": "Hello", "extra": 1}, "type and text"),
+        ({"type": "input.flush", "extra": None}, "type are"),
+    ],
+)
+def test_a_field_that_a_message_has_not_is_refused_by_its_name(
+    client: TestClient, message: dict[str, Any], known: str
+) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        session.send_json(message)
+        session.send_json({"type": "input.done"})
+        told = error(session)
+        assert told["param"] == "extra"
+        assert known in told["message"]
+
+
+def test_sound_that_nobody_can_have_heard_yet_is_waiting_too() -> None:
+    """Whatever is sent is taken in by Serve, also for a client who never reads it."""
+    client = TestClient(SpeechApi(Settings(longest_speech_seconds=40), FakeCrew()).routes())
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG | {"cache": False})
+        session.receive_json()
+        for _ in range(10):
+            say(session, f"{SENTENCES}\n")
+            messages = [session.receive_json()]
+            while messages[-1]["type"] == "segment" and len(messages) < 6:
+                session.receive_bytes()
+                messages.append(session.receive_json())
+            if messages[-1]["type"] == "error":
+                break
+            session.receive_bytes()
+        assert "waiting to be spoken, sent or heard" in messages[-1]["error"]["message"]
+
+
+def test_texts_and_recordings_are_read_beside_the_event_loop(
+    client: TestClient, crew: FakeCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop: list[str] = []
+
+    def noting(name: str, usual: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            with suppress(RuntimeError):
+                asyncio.get_running_loop()
+                on_loop.append(name)
+            return usual(*args)
+
+        return noted
+
+    for name in ("json_object", "detect_language", "complete_length"):
+        monkeypatch.setattr(live, name, noting(name, getattr(live, name)))
+    monkeypatch.setattr(live.SpeechRequest, "checked", noting("checked", live.SpeechRequest.checked))
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        assert not on_loop
+        say(session, "Here is a sentence. And")
+        segment(session)
+    assert on_loop == ["json_object"]  # of a message that is a body at most
+
+
+def test_whole_sentences_may_be_longer_together_than_a_text_and_none_of_them_alone() -> None:
+    client = TestClient(SpeechApi(Settings(longest_text_characters=100), FakeCrew()).routes())
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, f"{SENTENCES}And")  # 213 characters
+        texts = [segment(session)[0]["text"] for _ in range(6)]
+        assert texts == ["Here is one sentence of this text."] * 6
+        say(session, " so it goes on" * 7)
+        assert error(session)["message"] == "text: 101 characters wait for the end of a sentence, at most 100 may"
+
+
+def test_every_row_tells_its_faults_so_a_tolerance_has_an_effect(client: TestClient) -> None:
+    with client.websocket_connect(PATH) as session:
+        session.send_json(CONFIG | {"seconds_tolerance": 0.1, "on_bad_segment": "keep"})
+        assert session.receive_json()["warnings"] == []
+
+
+def test_a_service_that_stops_speaks_what_it_has_read_and_tells_sessions_to_come_later() -> None:
+    api = SpeechApi(Settings(), FakeCrew())
+    with (
+        TestClient(api.routes()) as client,
+        client.websocket_connect(PATH) as silent,
+        client.websocket_connect(PATH) as session,
+    ):
+        session.send_json(CONFIG)
+        session.receive_json()
+        say(session, "Here is a sentence. And an open end")
+        segment(session)
+        assert client.portal is not None
+        stopped = client.portal.start_task_soon(api.drain)
+        assert segment(session)[0]["text"] == "And an open end"
+        for one in (session, silent):
+            told = one.receive_json()
+            assert (told["type"], told["error"]["code"]) == ("error", "not_ready")
+            assert closed_with(one) == 1013
+        stopped.result(5)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, 1008), (408, 1008), (413, 1009), (429, 1013), (500, 1011), (503, 1013)]
+)
+def test_a_session_is_closed_as_its_error_says(status: int, code: int) -> None:
+    assert close_code(status) == code

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -77,6 +80,18 @@ def test_an_error_in_a_line_is_told_by_its_kind(lines: list[str], error: Excepti
 def test_errors_that_quote_nobody_keep_their_words() -> None:
     assert "no memory left" in told(SynthesisError("the device has no memory left for it"))
     assert "actor" in told(RayActorError())
+
+
+def test_the_system_says_why_a_file_failed_and_not_what_it_is_called() -> None:
+    assert told(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"/voices/{SECRET}")) == (
+        f"OSError: {os.strerror(errno.ENOSPC)}"
+    )
+    assert "Name or service" in told(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+
+
+@pytest.mark.parametrize("error", [OSError(SECRET), OSError(errno.EIO, SECRET), OSError("what", SECRET)])
+def test_a_library_may_quote_somebody_in_the_systems_place(error: OSError) -> None:
+    assert SECRET not in told(error)
 
 
 def test_modules_below_a_logger_are_kept_from_quoting_too() -> None:

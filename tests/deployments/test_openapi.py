@@ -30,8 +30,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Starlette:
-    return SpeechApi(Settings(voices=str(tmp_path), longest_text_characters=100), FakeCrew()).routes()
+def crew() -> FakeCrew:
+    return FakeCrew()
+
+
+@pytest.fixture
+def api(tmp_path: Path, crew: FakeCrew) -> Starlette:
+    return SpeechApi(Settings(voices=str(tmp_path), longest_text_characters=100), crew).routes()
 
 
 @pytest.fixture
@@ -159,6 +164,21 @@ def test_events_have_the_shapes_that_are_described(client: TestClient, descripti
     for delta in deltas:
         conforms(description, "DeltaEvent", delta)
     conforms(description, "DoneEvent", done)
+
+
+def test_errors_in_events_have_the_shapes_that_are_described(
+    client: TestClient, description: dict[str, Any], crew: FakeCrew
+) -> None:
+    crew.silent_segments = (1,)
+    told = events_of(client.post("/v1/audio/speech", json=LEAST | {"stream_format": "sse"}))
+    conforms(description, "ErrorEvent", told[-1])
+
+
+def test_without_keys_the_description_says_that_pages_of_other_origins_are_refused(
+    client: TestClient, description: dict[str, Any]
+) -> None:
+    assert all("403" in one["responses"] for of_path in description["paths"].values() for one in of_path.values())
+    conforms(description, "ErrorEnvelope", client.get("/v1/models", headers={"Origin": "http://evil"}).json())
 
 
 def test_the_page_names_every_route_and_field_and_asks_for_nothing_outside(

@@ -15,7 +15,15 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from test_service import free_port
 
-from deployments.proxy import CALLBACK_VARIABLE, CEILING_VARIABLE, BodyCeiling, announce, harmless, middlewares
+from deployments.proxy import (
+    CALLBACK_VARIABLE,
+    CEILING_VARIABLE,
+    BodyCeiling,
+    announce,
+    harmless,
+    largest_session_bytes,
+    middlewares,
+)
 from deployments.settings import Settings
 
 # Ray leaves sockets and subprocesses to the garbage collector.
@@ -52,6 +60,31 @@ def test_a_body_is_read_up_to_the_ceiling() -> None:
     with pytest.raises(TimeoutError):
         asyncio.run(scenario())
     assert sent_bytes == 6 * CHUNK_BYTES  # one more than allowed, by which the ingress knows
+
+
+def test_a_session_is_read_up_to_twice_the_ceiling_in_texts_and_bytes_together() -> None:
+    sent = 0
+
+    async def client() -> dict[str, Any]:
+        nonlocal sent
+        sent += 1
+        await asyncio.sleep(0)
+        content = {"text": "\u00e9" * (CHUNK_BYTES // 2)} if sent % 2 else {"bytes": bytes(CHUNK_BYTES), "text": None}
+        return {"type": "websocket.receive", **content}
+
+    async def greedy(scope: Scope, receive: Receive, send: Send) -> None:
+        while True:
+            await receive()
+
+    async def scenario() -> None:
+        async with asyncio.timeout(0.1):
+            await BodyCeiling(greedy, largest_bytes=5 * CHUNK_BYTES)({"type": "websocket"}, client, nobody_listens)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(scenario())
+    assert sent == 11
+    settings = Settings(largest_upload_bytes=5 * CHUNK_BYTES, largest_body_bytes=CHUNK_BYTES)
+    assert largest_session_bytes(settings) == 10 * CHUNK_BYTES
 
 
 def test_the_ceiling_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

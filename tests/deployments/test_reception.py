@@ -7,11 +7,12 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import TaskCancelledError
+from ray.exceptions import RayActorError, TaskCancelledError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -28,6 +29,7 @@ from deployments.metrics import Tally
 from deployments.reception import Reception, is_open
 from deployments.settings import Settings
 from deployments.visit import current_visit
+from voice_core.errors import SynthesisError
 
 
 async def speech(request: Request) -> Response:
@@ -52,6 +54,19 @@ async def stream(request: Request) -> Response:
     return StreamingResponse(pieces())
 
 
+BROKEN = {"bug": ValueError("a bug"), "died": RayActorError(), "memory": SynthesisError("no memory left", True)}
+
+
+async def broken(request: Request) -> Response:
+    """Fail in mid-stream, as the query says."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"first"
+        raise BROKEN[request.query_params["by"]]
+
+    return StreamingResponse(pieces())
+
+
 async def simple(request: Request) -> Response:
     return Response("ok")
 
@@ -68,6 +83,7 @@ def interface(settings: Settings) -> Starlette:
             Route("/v1/audio/speech", speech, methods=["POST"]),
             Route("/v1/audio/voices/{voice_id}", simple),
             Route("/stream", stream),
+            Route("/broken", broken),
             *(Route(path, simple) for path in ("/", "/healthz", "/readyz", "/page/{name}", "/v1/models")),
             WebSocketRoute("/v1/audio/speech/stream", session),
         ],
@@ -172,6 +188,15 @@ def test_an_answer_that_has_begun_is_cut_when_its_time_is_up(client: TestClient,
     assert tally["voice_requests_total", "/stream", "408"] == 1  # although it began with 200
 
 
+@pytest.mark.parametrize(("by", "status"), [("bug", "500"), ("died", "503"), ("memory", "503")])
+def test_an_answer_that_breaks_off_is_counted_by_what_broke_it(
+    client: TestClient, tally: Tally, by: str, status: str
+) -> None:
+    with pytest.raises(type(BROKEN[by])):
+        client.get("/broken", params={"by": by})
+    assert tally["voice_requests_total", "/broken", status] == 1  # although it began with 200
+
+
 def test_a_websocket_whose_time_is_up_is_closed(client: TestClient) -> None:
     with client.websocket_connect("/v1/audio/speech/stream") as socket:
         assert socket.receive_text()
@@ -239,6 +264,30 @@ def test_a_client_who_leaves_in_the_middle_of_an_answer_is_counted_as_one_who_le
     assert tally["voice_requests_total", "/stream", "499"] == 1
 
 
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+def test_a_response_that_hears_of_it_and_ends_is_counted_as_one_whose_client_left(
+    tally: Tally, spec_version: str
+) -> None:
+    async def run() -> None:
+        begun = asyncio.Event()
+
+        async def receive() -> Message:
+            await begun.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            begun.set()
+            if spec_version == "2.4" and message["type"] == "http.response.body":
+                raise OSError("the connection is closed")
+
+        scope = {"type": "http", "method": "GET", "path": "/stream", "headers": [], "query_string": b""}
+        with suppress(ClientDisconnect):
+            await interface(Settings())(scope | {"asgi": {"spec_version": spec_version}}, receive, send)
+
+    asyncio.run(run())
+    assert tally["voice_requests_total", "/stream", "499"] == 1
+
+
 def test_under_a_prefix_probes_stay_quiet_and_the_page_open(
     key_and_client: tuple[str, TestClient], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -285,3 +334,65 @@ def test_one_line_is_told_of_a_request_and_none_of_probes(client: TestClient, ca
     assert line.getMessage() == "POST /v1/audio/speech 200"
     fields = line.ray_serve_extra_fields  # type: ignore[attr-defined]
     assert (fields["visit"], fields["status"]) == ("mine-1", 200)
+
+
+EVIL = {"Origin": "https://evil.example"}
+CROSS_SITE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        EVIL,
+        CROSS_SITE,
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://testserver:3000"},  # a page on another port
+        {"Origin": "http://testserver:3000"},
+        {"Origin": "null"},  # a page in a sandbox
+        {"Origin": "null", "Host": ""},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": "http://testserver"},  # a form
+        EVIL | {"X-Forwarded-Host": "testserver, evil.example"},
+    ],
+)
+def test_what_a_page_of_another_origin_sends_is_refused(
+    client: TestClient, tally: Tally, headers: dict[str, str]
+) -> None:
+    answer = client.post("/v1/audio/speech", json={}, headers=headers)
+    assert (answer.status_code, error(answer)["code"]) == (403, "origin_not_allowed")
+    assert tally["voice_rejected_total", "origin"] == 1
+    with (
+        pytest.raises(WebSocketDisconnect) as refusal,
+        client.websocket_connect("/v1/audio/speech/stream", headers=headers),
+    ):
+        pass
+    assert refusal.value.code == 1008
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},  # no browser
+        {"Origin": "http://testserver"},
+        {"Origin": "https://TestServer", "Host": "testserver:443"},
+        {"Origin": "https://voice.example", "X-Forwarded-Host": "voice.example, inner:8000"},  # a proxy changed Host
+        {"Sec-Fetch-Site": "same-origin", "Origin": "https://voice.example"},  # and kept nothing
+        {"Sec-Fetch-Site": "none", "Origin": "chrome-extension://abc"},  # one that may ask us
+    ],
+)
+def test_what_our_own_page_sends_and_who_is_no_page_is_let_in(client: TestClient, headers: dict[str, str]) -> None:
+    assert client.post("/v1/audio/speech", json={}, headers=headers).status_code == 200
+    with client.websocket_connect("/v1/audio/speech/stream", headers=headers) as socket:
+        assert socket.receive_text()
+        socket.send_text("enough")
+
+
+def test_a_link_from_another_page_leads_to_ours(client: TestClient) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert client.get("/", headers=link).status_code == 200
+    assert client.get("/", headers=CROSS_SITE).status_code == 403
+
+
+def test_a_key_lets_in_from_wherever_it_is_sent(key_and_client: tuple[str, TestClient]) -> None:
+    key, client = key_and_client
+    assert client.post("/v1/audio/speech", json={}, headers=EVIL).status_code == 401
+    sent = EVIL | {"Authorization": f"Bearer {key}"}
+    assert client.post("/v1/audio/speech", json={}, headers=sent).status_code == 200

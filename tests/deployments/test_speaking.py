@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake_crew import Reply, spoken
+from fake_crew import FACTS, Reply, spoken
 
 from deployments.errors import ApiError
 from deployments.segment_cache import MemoryCache
@@ -33,7 +33,7 @@ class Voice:
 
 
 def speak(voice: Voice, **wishes: object) -> list[Utterance]:
-    return asyncio.run(Speaker(voice).speak(SEGMENT, Wishes(**wishes), "model"))  # type: ignore[arg-type]
+    return asyncio.run(Speaker(voice).speak(SEGMENT, Wishes(**wishes), FACTS))  # type: ignore[arg-type]
 
 
 def unended(speech: Speech) -> Speech:
@@ -49,10 +49,10 @@ def test_nobody_waits_for_a_place_that_takes_long_to_keep() -> None:
     async def spoken_and_kept() -> tuple[float, list[Utterance]]:
         speaker, loop = Speaker(Voice(), Slow(1_000_000)), asyncio.get_running_loop()
         begun = loop.time()
-        await speaker.speak(SEGMENT, Wishes(), "model")
+        await speaker.speak(SEGMENT, Wishes(), FACTS)
         took = loop.time() - begun
         await asyncio.sleep(0.7)
-        return took, await speaker.speak(SEGMENT, Wishes(), "model")
+        return took, await speaker.speak(SEGMENT, Wishes(), FACTS)
 
     took, again = asyncio.run(spoken_and_kept())
     assert took < 0.4
@@ -111,7 +111,7 @@ def test_without_retries_a_bad_segment_fails_at_once_or_is_kept_with_its_fault()
 
 def test_marks_alone_may_be_silent() -> None:
     voice = Voice(lambda _, speech: replace(speech, samples=np.zeros_like(speech.samples)))
-    asyncio.run(Speaker(voice).speak(replace(SEGMENT, text="…"), Wishes(), "model"))
+    asyncio.run(Speaker(voice).speak(replace(SEGMENT, text="…"), Wishes(), FACTS))
 
 
 def test_the_best_of_several_candidates_is_kept_and_all_are_told() -> None:
@@ -137,8 +137,8 @@ def test_a_retry_seed_and_a_candidate_seed_are_never_those_of_another_sample() -
 def test_what_was_spoken_before_is_not_spoken_again() -> None:
     async def twice(voice: Voice) -> tuple[list[Utterance], list[Utterance]]:
         speaker = Speaker(voice, MemoryCache(10**7))
-        first = await speaker.speak(replace(SEGMENT, seeds=(5,), request="one"), Wishes(), "model")
-        return first, await speaker.speak(replace(SEGMENT, request="another"), Wishes(), "model")
+        first = await speaker.speak(replace(SEGMENT, seeds=(5,), request="one"), Wishes(), FACTS)
+        return first, await speaker.speak(replace(SEGMENT, request="another"), Wishes(), FACTS)
 
     voice = Voice()
     first, second = asyncio.run(twice(voice))
@@ -151,19 +151,26 @@ def test_what_a_model_has_spoken_that_is_just_going_is_not_kept_for_the_next() -
     voice = Voice(lambda _, speech: replace(speech, model_fingerprint="the old one"))
     speaker = Speaker(voice, MemoryCache(10**7))
     for _ in range(2):
-        asyncio.run(speaker.speak(SEGMENT, Wishes(), "the new one"))
+        asyncio.run(speaker.speak(SEGMENT, Wishes(), replace(FACTS, model_fingerprint="the new one")))
     assert len(voice.asked) == 2
     for _ in range(2):
-        asyncio.run(speaker.speak(SEGMENT, Wishes(), "the old one"))
+        asyncio.run(speaker.speak(SEGMENT, Wishes(), replace(FACTS, model_fingerprint="the old one")))
     assert len(voice.asked) == 3
+
+
+def test_speech_at_another_rate_is_not_put_into_an_answer() -> None:
+    voice = Voice(lambda _, speech: replace(speech, sample_rate=44100))
+    with pytest.raises(ApiError, match="another sample rate") as raised:
+        speak(voice)
+    assert raised.value.status == 503  # asked again, it is planned with the new model
 
 
 def test_another_model_or_a_request_that_passes_the_cache_by_is_spoken_anew() -> None:
     async def thrice(voice: Voice) -> None:
         speaker = Speaker(voice, MemoryCache(10**7))
-        await speaker.speak(SEGMENT, Wishes(), "model")
-        await speaker.speak(SEGMENT, Wishes(), "another model")
-        await speaker.speak(SEGMENT, Wishes(cached=False), "model")
+        await speaker.speak(SEGMENT, Wishes(), FACTS)
+        await speaker.speak(SEGMENT, Wishes(), replace(FACTS, model_fingerprint="another model"))
+        await speaker.speak(SEGMENT, Wishes(cached=False), FACTS)
 
     voice = Voice()
     asyncio.run(thrice(voice))
