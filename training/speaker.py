@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
 from unittest.mock import patch
@@ -53,7 +53,6 @@ GUIDED_TOKENS = 6.0  # standard deviation of the place in the text where a frame
 # Lessons that fall behind: one code is held for so many frames more, or many are said twice, and what comes next is due
 # at every one of them; then the speech hurries, and what isn't made up comes after its time. Without them a voice that
 # once is late has never learned how to go on: time, by which it knows what to say, stands still beyond the target.
-DELAYED_SHARE = 0.3
 DELAY_FRAMES_AT_THE_END = 50  # at most; the product cuts speech off a second after the target
 DELAY_FRAMES_BEFORE = 30  # at most
 SPREAD_DELAYS = 0.5  # of those before the end
@@ -66,13 +65,14 @@ READING_WEIGHT = 0.5
 
 @dataclass(frozen=True)
 class Delays:
-    """What the delays of the lessons are like. Both are shares."""
+    """How many lessons are delayed, and what their delays are like. All are shares."""
 
+    delayed: float = 0.3
     late_ends: float = 0.15  # of the delayed lessons: they end late
     hurry: float = 0.4  # of the frames after a delay may be left out
 
     def __post_init__(self) -> None:
-        for name, share in (("late_ends", self.late_ends), ("hurry", self.hurry)):
+        for name, share in asdict(self).items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share, from 0 to 1, not {share}")
 
@@ -311,7 +311,7 @@ def _tone(voice: int, config: ModelConfig, generator: torch.Generator) -> Tensor
 
 
 def _perhaps_delayed(lesson: Lesson, delays: Delays, generator: torch.Generator) -> Lesson:
-    if not _falls(DELAYED_SHARE, generator):
+    if not _falls(delays.delayed, generator):
         return lesson
     last = len(lesson.codes) - 1
     if _falls(delays.late_ends, generator):

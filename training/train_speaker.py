@@ -61,7 +61,7 @@ _STATES = shutil.ignore_patterns("*.state", "*.part")
 
 def main() -> None:
     arguments = _arguments()
-    delays = Delays(arguments.late_ends, arguments.hurry)
+    delays = Delays(arguments.delayed, arguments.late_ends, arguments.hurry)
     begin(arguments)
     size = replace(QUICK_SIZE if arguments.quick else VoiceSize(), codes=count_codes(arguments.codec))
     check_making(arguments.data, arguments.codec)
@@ -197,6 +197,13 @@ def _arguments() -> Namespace:
         "--decay-steps", type=int, help="so many last steps at a falling rate; a fifth of all if not said"
     )
     parser.add_argument("--batch-frames", type=int, default=FRAMES_PER_BATCH, help="at most; a GPU takes many more")
+    parser.add_argument(
+        "--delayed",
+        type=float,
+        default=USUAL_DELAYS.delayed,
+        metavar="SHARE",
+        help="of the lessons fall behind",
+    )
     parser.add_argument(
         "--late-ends",
         type=float,

@@ -117,6 +117,7 @@ def test_delays_are_as_late_and_as_hurried_as_they_are_asked_to_be(config: Model
     assert max(int(ends(batch).sum(1).max()) for batch in late_ends) > 30
     hurried = made(Delays(late_ends=0, hurry=1))
     assert sum(map(lateness_frames, timely_ends)) > 2 * sum(map(lateness_frames, hurried)) > 0
+    assert sum(map(lateness_frames, made(Delays(delayed=0)))) == 0
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
@@ -125,6 +126,8 @@ def test_a_share_of_delays_beyond_all_is_refused(share: float) -> None:
         Delays(hurry=share)
     with pytest.raises(ValueError, match="late_ends is a share"):
         Delays(late_ends=share)
+    with pytest.raises(ValueError, match="delayed is a share"):
+        Delays(delayed=share)
 
 
 def test_batches_hold_all_lessons_once_and_no_more_than_their_frames(config: ModelConfig) -> None:
