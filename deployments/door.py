@@ -43,7 +43,6 @@ class Work:
     priority: Priority
     door: Door
     begun_seconds: float = 0.0  # of speech that a synthesizer was asked for, whatever came of it
-    spoken_seconds: float = 0.0
 
     def began(self, seconds: float) -> None:
         """Count what a synthesizer is asked for from now on: whoever leaves before it is spoken has had it."""
@@ -51,7 +50,6 @@ class Work:
 
     def spoke(self, seconds: float, rows: int = 1, *, fresh_seconds: float | None = None) -> None:
         """Count what has come of it: so much, in so many rows; of what was found in a cache only a part is fresh."""
-        self.spoken_seconds += seconds
         self.seconds = max(0.0, self.seconds - seconds)
         self.rows = max(0, self.rows - rows)
         self.door.spoke(seconds if fresh_seconds is None else fresh_seconds)
@@ -140,8 +138,7 @@ class Door:
             self._works.discard(work)
             self._look_whether_busy()
             if key is not None:
-                had_seconds = max(work.begun_seconds, work.spoken_seconds)
-                self._allowance(key).give_back(max(0.0, seconds - had_seconds))
+                self._allowance(key).give_back(max(0.0, seconds - work.begun_seconds))
 
     def spoke(self, seconds: float) -> None:
         """Learn from speech that the decoders have made just now."""

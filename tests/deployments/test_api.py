@@ -516,6 +516,27 @@ def test_a_key_is_asked_for_where_keys_are_set(settings: Settings, crew: FakeCre
     assert speak(client).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/audio/speech", {"input": "A line that takes a while.", "seconds": 3.0}),
+        ("/v1/audio/dub", {"cues": [{"start_seconds": 0, "end_seconds": 3, "text": "A line that takes a while."}]}),
+    ],
+)
+def test_a_key_pays_for_what_was_spoken(
+    settings: Settings, crew: FakeCrew, tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
+    key, line = new_key("ann")
+    (tmp_path / "keys").write_text(json.dumps(json.loads(line) | {"seconds_per_minute": 2}))
+    client = TestClient(SpeechApi(settings.model_copy(update={"api_keys": str(tmp_path / "keys")}), crew).routes())
+    client.headers["Authorization"] = f"Bearer {key}"
+    wanted = {"model": "voice", "voice": "default", "response_format": "wav", "cache": False} | body
+    assert client.post(path, json=wanted).status_code == 200
+    refused = client.post(path, json=wanted)
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+
+
 def test_no_text_of_a_request_stands_in_a_log(
     client: TestClient, crew: FakeCrew, caplog: pytest.LogCaptureFixture
 ) -> None:

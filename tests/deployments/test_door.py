@@ -268,6 +268,7 @@ def test_a_key_pays_for_a_long_text_by_waiting(clock: Clock) -> None:
     door = Door(Settings(), clock)
     comes_with(a_key("ann", seconds_per_minute=60))
     with door.take_on(90) as work:
+        work.began(90)
         work.spoke(90)
     assert refused(lambda: door.take_on(1)) == (429, "rate_limit_exceeded", 31)  # 30 s too much, and one to spend
     clock.now += 31
