@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from operator import attrgetter
 from typing import NamedTuple
 from unittest.mock import patch
@@ -57,6 +58,11 @@ DELAY_FRAMES_AT_THE_END = 50  # at most; the product cuts speech off a second af
 DELAY_FRAMES_BEFORE = 30  # at most
 SPREAD_DELAYS = 0.5  # of those before the end
 
+# Lessons that run ahead: up to every second code is left out for a while, then speech slows down until it is in time.
+# Delays alone teach only one way back, and a pace that leans towards the usual one.
+FRAMES_AHEAD = 40  # at most
+SLOWING = 0.3  # of the frames that follow may be said twice
+
 CORRUPTED_CODES = 0.10  # of the decoder's inputs, on average: at work it reads its own mistakes
 
 PHONEME_SLOTS = 3  # per letter: "w" alone is said as eight phonemes, and CTC needs blanks between equal ones
@@ -64,12 +70,13 @@ READING_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
-class Delays:
-    """How many lessons are delayed, and what their delays are like. All are shares."""
+class OffPace:
+    """How many lessons fall behind or run ahead, and what their delays are like. All are shares."""
 
     delayed: float = 0.3
     late_ends: float = 0.15  # of the delayed lessons: they end late
     hurry: float = 0.4  # of the frames after a delay may be left out
+    ahead: float = 0.3  # of the lessons that aren't delayed
 
     def __post_init__(self) -> None:
         for name, share in asdict(self).items():
@@ -77,7 +84,7 @@ class Delays:
                 raise ValueError(f"{name} is a share, from 0 to 1, not {share}")
 
 
-USUAL_DELAYS = Delays()
+USUALLY_OFF_PACE = OffPace()
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class Lesson:
     prompt_inputs: int = 0  # of codes, the separator included
     untold_inputs: int = 0  # the first ones of codes, that nothing is learned from
     moments: Tensor | None = None  # [inputs - 1] the frame of each decoder input but the first, if not each once
+    due: Tensor | None = None  # [inputs] the frame due after each decoder input, if not the next that there is
 
     @property
     def inputs(self) -> int:
@@ -120,10 +128,33 @@ class Lesson:
         said_once = torch.arange(int(held[-1]) + 1)
         rest = torch.arange(len(said_once), len(self.codes))
         left_out = min(frames, int(hurry * len(rest)))
-        repeated = self.codes[rest] == self.codes[rest - 1]
-        by_weight = (torch.rand(len(rest), generator=generator) - repeated.float()).argsort()
-        moments = torch.cat((said_once, held, rest[by_weight[left_out:]])).sort().values
+        moments = torch.cat((said_once, held, self._repeated_first(rest, generator)[left_out:])).sort().values
         return replace(self, moments=moments)
+
+    def ahead(self, place: int, frames: int, generator: torch.Generator) -> Lesson:
+        """Return this lesson so many frames ahead of its time after a place, of 0 .. len(codes) - 1, then slower.
+
+        After the place up to every second code is left out, though it is due: to rush isn't to be learned. Then as many
+        are to be said twice, at most the share `SLOWING` of what follows; where that isn't enough, less is left out.
+        Both times these are codes that are equal to those before, as long as there are any.
+        """
+        rushed = torch.arange(place + 1, min(place + 1 + 2 * frames, (place + 1 + len(self.codes)) // 2))
+        rest = torch.arange(int(rushed[-1]) + 1 if len(rushed) else place + 1, len(self.codes))
+        frames = min(frames, len(rushed) // 2, int(SLOWING * len(rest)))
+        left_out = self._repeated_first(rushed, generator)[:frames]
+        soon = rest[: ceil(frames / SLOWING)]
+        said_twice = self._repeated_first(soon, generator)[:frames]
+        times = torch.ones(len(self.codes), dtype=torch.int64)
+        times[left_out], times[said_twice] = 0, 2
+        moments = torch.arange(len(self.codes)).repeat_interleave(times)
+        said_again = F.pad(moments[1:] == moments[:-1], (0, 1))
+        due = torch.cat((torch.tensor([0]), moments + 1 - said_again.long()))
+        return replace(self, moments=moments, due=due)
+
+    def _repeated_first(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the frames by chance, but first those whose code is that of the frame before."""
+        repeated = self.codes[frames] == self.codes[frames - 1]
+        return frames[(torch.rand(len(frames), generator=generator) - repeated.float()).argsort()]
 
     def after(self, prompt: Lesson, separator: int) -> Lesson:
         """Return this lesson with one of the same voice as its prompt; both texts begin and end with a space."""
@@ -256,7 +287,7 @@ def batches(
     config: ModelConfig,
     generator: torch.Generator,
     frames: int = FRAMES_PER_BATCH,
-    delays: Delays = USUAL_DELAYS,
+    off_pace: OffPace = USUALLY_OFF_PACE,
 ) -> Iterator[Batch]:
     """Yield batches for ever: shuffled, sorted by length within pools, the batches of a pool shuffled again.
 
@@ -269,7 +300,7 @@ def batches(
         frames_in_pool = 0
         for number in order:
             prompted = _perhaps_prompted(lessons[number], speech, config, generator)
-            pool.append(_perhaps_delayed(prompted, delays, generator))
+            pool.append(_perhaps_off_pace(prompted, off_pace, generator))
             frames_in_pool += pool[-1].inputs
             if frames_in_pool >= BATCHES_PER_POOL * frames:
                 yield from _pool_batches(pool, config, generator, frames)
@@ -310,15 +341,18 @@ def _tone(voice: int, config: ModelConfig, generator: torch.Generator) -> Tensor
     return drawn[since]
 
 
-def _perhaps_delayed(lesson: Lesson, delays: Delays, generator: torch.Generator) -> Lesson:
-    if not _falls(delays.delayed, generator):
-        return lesson
+def _perhaps_off_pace(lesson: Lesson, off_pace: OffPace, generator: torch.Generator) -> Lesson:
     last = len(lesson.codes) - 1
-    if _falls(delays.late_ends, generator):
+    if not _falls(off_pace.delayed, generator):
+        if not (off_pace.ahead and _falls(off_pace.ahead, generator)):
+            return lesson
+        place, frames = _between(lesson.prompt_inputs, last, generator), _between(1, FRAMES_AHEAD, generator)
+        return lesson.ahead(place, frames, generator)
+    if _falls(off_pace.late_ends, generator):
         late_frames = _between(1, DELAY_FRAMES_AT_THE_END, generator)
-        return lesson.delayed(last, late_frames, generator, hurry=delays.hurry)
+        return lesson.delayed(last, late_frames, generator, hurry=off_pace.hurry)
     place, frames = _between(lesson.prompt_inputs, last - 1, generator), _between(1, DELAY_FRAMES_BEFORE, generator)
-    return lesson.delayed(place, frames, generator, hurry=delays.hurry, spread=_falls(SPREAD_DELAYS, generator))
+    return lesson.delayed(place, frames, generator, hurry=off_pace.hurry, spread=_falls(SPREAD_DELAYS, generator))
 
 
 def _falls(share: float, generator: torch.Generator) -> bool:
@@ -355,10 +389,9 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
     places = torch.zeros(shape)
     for row, lesson in enumerate(lessons):
         moments = torch.arange(len(lesson.codes)) if lesson.moments is None else lesson.moments
-        following = torch.searchsorted(moments, moments, right=True)  # while a code is held, what comes after it
         inputs[row, 1 : lesson.inputs] = lesson.codes[moments]
-        spoken = torch.cat((lesson.codes[moments], torch.tensor([config.end_code])))
-        targets[row, : lesson.inputs] = spoken[torch.cat((torch.tensor([0]), following))]
+        due = _next_of(moments, len(lesson.codes)) if lesson.due is None else lesson.due
+        targets[row, : lesson.inputs] = torch.cat((lesson.codes, torch.tensor([config.end_code])))[due]
         if lesson.prompt_inputs:
             targets[row, : lesson.untold_inputs] = IGNORED
             targets[row, lesson.prompt_inputs - 1] = IGNORED
@@ -370,6 +403,12 @@ def collate(lessons: Sequence[Lesson], config: ModelConfig) -> Batch:
     voices = torch.tensor([lesson.voice for lesson in lessons])
     slots = text_lengths * PHONEME_SLOTS
     return Batch(text_ids, text_lengths, inputs, targets, lengths, prompts, voices, places, phonemes, counts, slots)
+
+
+def _next_of(moments: Tensor, end: int) -> Tensor:
+    """Return the first moment and, after each, the next other one, or `end`: while a code is held, what comes then."""
+    following = torch.searchsorted(moments, moments, right=True)
+    return torch.cat((moments, torch.tensor([end])))[torch.cat((torch.tensor([0]), following))]
 
 
 def _even_places(lesson: Lesson) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.corpus import Utterance
-from training.speaker import ON_THE_CPU, USUAL_DELAYS, Batch, Delays, Lesson, batches, disturbed
+from training.speaker import ON_THE_CPU, USUALLY_OFF_PACE, Batch, Lesson, OffPace, batches, disturbed
 from voice_core.model.config import ModelConfig
 
 BATCHES_AHEAD = 8  # of each worker: it makes the lessons of a whole pool before the pool's first batch
@@ -32,21 +32,21 @@ class Stream(IterableDataset["Packed"]):
         *,
         seed: int,
         frames: int,
-        delays: Delays = USUAL_DELAYS,
+        off_pace: OffPace = USUALLY_OFF_PACE,
     ) -> None:
         self._corpus = corpus
         self._lessons_of = lessons_of
         self._config = config
         self._seed = seed
         self._frames = frames
-        self._delays = delays
+        self._off_pace = off_pace
 
     def __iter__(self) -> Iterator[Packed]:
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         generator = torch.Generator().manual_seed(self._seed * workers + number)
         lessons = self._lessons_of(self._corpus[number::workers])
-        for batch in batches(lessons, self._config, generator, self._frames, self._delays):
+        for batch in batches(lessons, self._config, generator, self._frames, self._off_pace):
             yield pack(*disturbed(batch, self._config, generator))
 
     def on(self, device: torch.device, workers: int) -> Iterator[tuple[Batch, Tensor]]:

@@ -32,9 +32,9 @@ from training.speaker import (
     PROMPT_FRAMES,
     PROMPTED,
     READING_WEIGHT,
-    USUAL_DELAYS,
-    Delays,
+    USUALLY_OFF_PACE,
     Lesson,
+    OffPace,
     Speaker,
     collate,
     lessons_of,
@@ -61,7 +61,7 @@ _STATES = shutil.ignore_patterns("*.state", "*.part")
 
 def main() -> None:
     arguments = _arguments()
-    delays = Delays(arguments.delayed, arguments.late_ends, arguments.hurry)
+    off_pace = OffPace(arguments.delayed, arguments.late_ends, arguments.hurry, arguments.ahead)
     begin(arguments)
     size = replace(QUICK_SIZE if arguments.quick else VoiceSize(), codes=count_codes(arguments.codec))
     check_making(arguments.data, arguments.codec)
@@ -91,7 +91,7 @@ def main() -> None:
     check_kept(arguments.keep, run.step, steps, arguments.out)
     # Seeded by the step, so that a resumed run meets other batches than it met before.
     seed = arguments.seed + run.step
-    stream = Stream(learned, as_lessons, config, seed=seed, frames=arguments.batch_frames, delays=delays)
+    stream = Stream(learned, as_lessons, config, seed=seed, frames=arguments.batch_frames, off_pace=off_pace)
     batches = stream.on(device, arguments.workers)
     compiled = torch.compile(speaker, dynamic=True) if arguments.compile else speaker
     for step in run.steps():
@@ -200,23 +200,30 @@ def _arguments() -> Namespace:
     parser.add_argument(
         "--delayed",
         type=float,
-        default=USUAL_DELAYS.delayed,
+        default=USUALLY_OFF_PACE.delayed,
         metavar="SHARE",
         help="of the lessons fall behind",
     )
     parser.add_argument(
         "--late-ends",
         type=float,
-        default=USUAL_DELAYS.late_ends,
+        default=USUALLY_OFF_PACE.late_ends,
         metavar="SHARE",
         help="of the delayed lessons end late",
     )
     parser.add_argument(
         "--hurry",
         type=float,
-        default=USUAL_DELAYS.hurry,
+        default=USUALLY_OFF_PACE.hurry,
         metavar="SHARE",
         help="of what follows a delay may be left out",
+    )
+    parser.add_argument(
+        "--ahead",
+        type=float,
+        default=USUALLY_OFF_PACE.ahead,
+        metavar="SHARE",
+        help="of the other lessons run ahead",
     )
     parser.add_argument("--compile", action="store_true", help="let PyTorch compile the step; needs a C++ compiler")
     parser.add_argument("--workers", type=int, default=0, help="processes that make the batches, besides this one")

@@ -16,8 +16,8 @@ from training.speaker import (
     IGNORED,
     TONE_CODES,
     Batch,
-    Delays,
     Lesson,
+    OffPace,
     Speaker,
     batches,
     collate,
@@ -99,10 +99,57 @@ def test_a_spread_delay_says_many_codes_twice(config: ModelConfig) -> None:
     assert batch.inputs[1, :9].tolist() == [config.start_code, 5, 6, 7, 8, 9, 9, 10, 10]
 
 
+def test_a_lesson_that_runs_ahead_slows_down_until_it_is_in_time_and_never_teaches_to_rush(config: ModelConfig) -> None:
+    codes = torch.tensor([4, 5, 5, 5, 6, 7, 7, 8, 9, 9, 10, 11, 11, 12, 13, 13, 14, 15, 15, 16])
+    spoken = replace(lesson(20), codes=codes)
+    ahead = spoken.ahead(1, 2, torch.Generator().manual_seed(0))
+    batch = collate([ahead], config)
+    inputs, targets = batch.inputs[0].tolist(), batch.targets[0].tolist()
+    assert inputs[:5] == [config.start_code, 4, 5, 6, 7]  # two of the next four are left out, those that are repeated
+    assert targets[:5] == [4, 5, 5, 7, 7]  # but they are due
+    assert targets[5:] == [*inputs[6:], config.end_code]  # what is said twice is due twice
+    assert len(inputs[5:]) == len(codes[6:]) + 2
+    assert set(inputs[5:]) == set(codes[6:].tolist())
+
+
+@pytest.mark.parametrize("place", [0, 5, 17, 19])
+@pytest.mark.parametrize("frames", [1, 20])
+def test_a_lesson_that_runs_ahead_is_in_time_at_its_end(place: int, frames: int) -> None:
+    spoken = replace(lesson(20), codes=torch.arange(20) % 7)
+    ahead = spoken.ahead(place, frames, torch.Generator().manual_seed(0))
+    assert ahead.inputs == spoken.inputs
+    assert ahead.moments is not None
+    assert ahead.moments[-1] == 19
+    if (place, frames) == (0, 20):
+        assert (ahead.moments - torch.arange(20)).max() == 3  # 0.3 of the ten that follow
+
+
+def test_a_lesson_that_runs_ahead_is_soon_in_time_again() -> None:
+    spoken = replace(lesson(100), codes=torch.arange(100))
+    ahead = spoken.ahead(10, 6, torch.Generator().manual_seed(0))
+    assert ahead.moments is not None
+    lead_frames = ahead.moments - torch.arange(100)
+    assert lead_frames.max() == 6
+    assert lead_frames[:11].max() == 0
+    assert lead_frames[10 + 6 + 1 + 20 + 6 :].max() == 0  # 6 are three tenths of 20
+
+
+def test_as_many_lessons_run_ahead_as_are_asked_to(config: ModelConfig) -> None:
+    def rushing(share: float) -> float:
+        spoken = replace(lesson(40), codes=torch.arange(40))
+        stream = batches([spoken] * 400, config, torch.Generator().manual_seed(1), off_pace=OffPace(0, ahead=share))
+        unprompted = torch.cat([batch.inputs[batch.prompts == 0, 1:41] for batch in islice(stream, 12)])
+        return (unprompted.diff() > 1).any(1).float().mean().item()
+
+    assert rushing(0) == 0
+    assert 0.8 < rushing(1) < 1  # too near to the end there is nothing to be left out
+    assert 0.35 < rushing(0.5) < 0.6
+
+
 def test_delays_are_as_late_and_as_hurried_as_they_are_asked_to_be(config: ModelConfig) -> None:
-    def made(delays: Delays) -> list[Batch]:
+    def made(off_pace: OffPace) -> list[Batch]:
         spoken = replace(lesson(40), codes=torch.arange(40) % 7)
-        stream = batches([spoken] * 400, config, torch.Generator().manual_seed(1), delays=delays)
+        stream = batches([spoken] * 400, config, torch.Generator().manual_seed(1), off_pace=off_pace)
         return list(islice(stream, 12))
 
     def ends(batch: Batch) -> Tensor:
@@ -112,22 +159,24 @@ def test_delays_are_as_late_and_as_hurried_as_they_are_asked_to_be(config: Model
         last_end = torch.where(ends(batch), torch.arange(batch.targets.shape[1]), -1).amax(1)
         return int((last_end + 1 - batch.lengths).sum())
 
-    timely_ends, late_ends = made(Delays(late_ends=0, hurry=0)), made(Delays(late_ends=1, hurry=0))
+    timely_ends, late_ends = made(OffPace(late_ends=0, hurry=0)), made(OffPace(late_ends=1, hurry=0))
     assert max(int(ends(batch).sum(1).max()) for batch in timely_ends) <= 2  # the last code may be said twice
     assert max(int(ends(batch).sum(1).max()) for batch in late_ends) > 30
-    hurried = made(Delays(late_ends=0, hurry=1))
+    hurried = made(OffPace(late_ends=0, hurry=1))
     assert sum(map(lateness_frames, timely_ends)) > 2 * sum(map(lateness_frames, hurried)) > 0
-    assert sum(map(lateness_frames, made(Delays(delayed=0)))) == 0
+    assert sum(map(lateness_frames, made(OffPace(delayed=0)))) == 0
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
-def test_a_share_of_delays_beyond_all_is_refused(share: float) -> None:
+def test_a_share_beyond_all_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="hurry is a share"):
-        Delays(hurry=share)
+        OffPace(hurry=share)
     with pytest.raises(ValueError, match="late_ends is a share"):
-        Delays(late_ends=share)
+        OffPace(late_ends=share)
+    with pytest.raises(ValueError, match="ahead is a share"):
+        OffPace(ahead=share)
     with pytest.raises(ValueError, match="delayed is a share"):
-        Delays(delayed=share)
+        OffPace(delayed=share)
 
 
 def test_batches_hold_all_lessons_once_and_no_more_than_their_frames(config: ModelConfig) -> None:
