@@ -135,7 +135,7 @@ class Lesson:
         """Return this lesson so many frames ahead of its time after a place, of 0 .. len(codes) - 1, then slower.
 
         After the place up to every second code is left out, though it is due: to rush isn't to be learned. Then as many
-        are to be said twice, at most the share `SLOWING` of what follows; where that isn't enough, less is left out.
+        are to be said twice, soon: the share `SLOWING` of what follows. Where too little follows, less is left out.
         Both times these are codes that are equal to those before, as long as there are any.
         """
         rushed = torch.arange(place + 1, min(place + 1 + 2 * frames, (place + 1 + len(self.codes)) // 2))
@@ -344,7 +344,7 @@ def _tone(voice: int, config: ModelConfig, generator: torch.Generator) -> Tensor
 def _perhaps_off_pace(lesson: Lesson, off_pace: OffPace, generator: torch.Generator) -> Lesson:
     last = len(lesson.codes) - 1
     if not _falls(off_pace.delayed, generator):
-        if not (off_pace.ahead and _falls(off_pace.ahead, generator)):
+        if not (off_pace.ahead and _falls(off_pace.ahead, generator)):  # 0 draws nothing: lessons stay what they were
             return lesson
         place, frames = _between(lesson.prompt_inputs, last, generator), _between(1, FRAMES_AHEAD, generator)
         return lesson.ahead(place, frames, generator)

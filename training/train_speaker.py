@@ -197,34 +197,13 @@ def _arguments() -> Namespace:
         "--decay-steps", type=int, help="so many last steps at a falling rate; a fifth of all if not said"
     )
     parser.add_argument("--batch-frames", type=int, default=FRAMES_PER_BATCH, help="at most; a GPU takes many more")
-    parser.add_argument(
-        "--delayed",
-        type=float,
-        default=USUALLY_OFF_PACE.delayed,
-        metavar="SHARE",
-        help="of the lessons fall behind",
-    )
-    parser.add_argument(
-        "--late-ends",
-        type=float,
-        default=USUALLY_OFF_PACE.late_ends,
-        metavar="SHARE",
-        help="of the delayed lessons end late",
-    )
-    parser.add_argument(
-        "--hurry",
-        type=float,
-        default=USUALLY_OFF_PACE.hurry,
-        metavar="SHARE",
-        help="of what follows a delay may be left out",
-    )
-    parser.add_argument(
-        "--ahead",
-        type=float,
-        default=USUALLY_OFF_PACE.ahead,
-        metavar="SHARE",
-        help="of the other lessons run ahead",
-    )
+    for option, share, told in (
+        ("--delayed", USUALLY_OFF_PACE.delayed, "of the lessons fall behind"),
+        ("--late-ends", USUALLY_OFF_PACE.late_ends, "of the delayed lessons end late"),
+        ("--hurry", USUALLY_OFF_PACE.hurry, "of what follows a delay may be left out"),
+        ("--ahead", USUALLY_OFF_PACE.ahead, "of the other lessons run ahead"),
+    ):
+        parser.add_argument(option, type=float, default=share, metavar="SHARE", help=told)
     parser.add_argument("--compile", action="store_true", help="let PyTorch compile the step; needs a C++ compiler")
     parser.add_argument("--workers", type=int, default=0, help="processes that make the batches, besides this one")
     parser.add_argument(
