@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -34,7 +33,7 @@ from deployments.script import Script, written
 from deployments.segment_cache import open_cache
 from deployments.settings import Settings
 from deployments.shapes import Alive, ModelList, ModelObject, Ready
-from deployments.speaking import Speaker, Utterance, came, work_seconds
+from deployments.speaking import Speaker, Utterance
 from deployments.speech_request import SpeechRequest
 from deployments.status_page import ingress_status, status_answer, version
 from deployments.streaming import streamed_answer
@@ -173,17 +172,14 @@ class SpeechApi:
         first_done = False
 
         def at_once() -> int:
-            if (first_alone and not first_done) or (work.priority == "batch" and self._door.interactive_inside):
+            if (first_alone and not first_done) or work.stands_back:
                 return 1
             return self._fleet.segments_at_once(facts, samples=script.rows_of_each, wanted_rows=self._door.wanted_rows)
 
         async def speak(segment: Segment) -> list[Utterance]:
             nonlocal first_done
-            segment = replace(segment, batch=work.priority == "batch")
-            work.began(work_seconds(segment) * script.rows_of_each)
-            utterances = await self._speaker.speak(segment, wanted.wishes, facts)
+            utterances = await self._speaker.speak_for(work, segment, wanted.wishes, facts)
             first_done = True
-            came(work, utterances, script.rows_of_each)
             return utterances
 
         return in_order(speak, script.segments, at_once)

@@ -44,6 +44,11 @@ class Work:
     door: Door
     begun_seconds: float = 0.0  # of speech that a synthesizer was asked for, whatever came of it
 
+    @property
+    def stands_back(self) -> bool:
+        """Whether others are inside that it lets go first."""
+        return self.priority == "batch" and self.door.interactive_inside
+
     def began(self, seconds: float) -> None:
         """Count what a synthesizer is asked for from now on: whoever leaves before it is spoken has had it."""
         self.begun_seconds += seconds

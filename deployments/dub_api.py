@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -19,13 +19,13 @@ from deployments.dub_script import Line, dub_seconds, write_lines
 from deployments.fleet import Fleet
 from deployments.script import Reading, reading_of
 from deployments.settings import Settings
-from deployments.speaking import LEAST_WORK_SECONDS, Speaker, Utterance, Wishes, came, work_seconds
+from deployments.speaking import LEAST_WORK_SECONDS, Speaker
 from deployments.streaming import EVENTS, StreamedAnswer, told_events, with_keep_alive
 from deployments.visit import current_visit
 from deployments.voice_desk import VoiceDesk
 from voice_core.audio.formats import format_named
 from voice_core.errors import RequestError
-from voice_core.speech import ModelFacts, Segment
+from voice_core.speech import ModelFacts
 from voice_core.subtitles import CueSheet
 
 PATH = "/v1/audio/dub"
@@ -55,17 +55,11 @@ class DubApi:
             work = held.enter_context(self._door.take_on(dub_seconds(lines, wanted.best_of), rows, wanted.priority))
 
             def at_once() -> int:
-                if work.priority == "batch" and self._door.interactive_inside:
+                if work.stands_back:
                     return 1
                 return self._fleet.segments_at_once(facts, samples=wanted.best_of, wanted_rows=self._door.wanted_rows)
 
-            async def speak(segment: Segment, wishes: Wishes) -> list[Utterance]:
-                segment = replace(segment, batch=work.priority == "batch")
-                work.began(work_seconds(segment) * wanted.best_of)
-                utterances = await self._speaker.speak(segment, wishes, facts)
-                came(work, utterances, wanted.best_of)
-                return utterances
-
+            speak = partial(self._speaker.speak_for, work, facts=facts)
             dub = Dub(wanted, sheet, lines, facts.sample_rate, speak, at_once)
             if wanted.stream_format == "sse":
                 told = with_keep_alive(told_events(request, dub.events(), "dub.error"))

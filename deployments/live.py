@@ -19,7 +19,7 @@ from deployments.ignored import ignored_by_model
 from deployments.proxy import largest_session_bytes, size_bytes
 from deployments.script import written
 from deployments.settings import Settings
-from deployments.speaking import Speaker, Utterance, came, work_seconds
+from deployments.speaking import Speaker, Utterance, work_seconds
 from deployments.speech_request import SpeechRequest
 from deployments.spoken_request import LONGEST_NAME_CHARACTERS, check_unicode, json_object
 from deployments.streaming import Recording
@@ -136,11 +136,7 @@ class LiveApi:
         async with turns:
             with ExitStack() as room:
                 work = await self._taken_on(segment, wanted, room, patient=goes_on)
-                work.began(work.seconds)
-                segment = replace(segment, batch=work.priority == "batch")
-                utterances = await self._speaker.speak(segment, wanted.wishes, facts)
-                came(work, utterances, wanted.best_of)
-        return utterances
+                return await self._speaker.speak_for(work, segment, wanted.wishes, facts)
 
     async def _taken_on(self, segment: Segment, wanted: SpeechRequest, room: ExitStack, *, patient: bool) -> Work:
         seconds = work_seconds(segment) * wanted.best_of

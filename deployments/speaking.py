@@ -87,6 +87,19 @@ class Speaker:
             metrics.count("voice_segment_retries_total", again, reason="bad_segment")
         return [utterances[place] for place in range(len(segment.seeds))]
 
+    async def speak_for(self, work: Work, segment: Segment, wishes: Wishes, facts: ModelFacts) -> list[Utterance]:
+        """Speak a segment as a part of a request's work, which is told when it is begun and what comes of it."""
+        each_seconds = wishes.best_of * work_seconds(segment)  # of a sample, with all its candidates
+        rows = wishes.best_of * len(segment.seeds)
+        work.began(each_seconds * len(segment.seeds))
+        utterances = await self.speak(replace(segment, batch=work.priority == "batch"), wishes, facts)
+        fresh_seconds = each_seconds * sum(not utterance.cached for utterance in utterances)
+        work.spoke(each_seconds * len(utterances), rows, fresh_seconds=fresh_seconds)
+        audio_seconds = sum(utterance.speech.seconds for utterance in utterances)
+        current_visit().audio_seconds += audio_seconds
+        metrics.count("voice_audio_seconds_total", audio_seconds)
+        return utterances
+
     async def _attempt(
         self, segment: Segment, seeds: Sequence[int], attempt: int, wishes: Wishes, facts: ModelFacts
     ) -> list[Utterance]:
@@ -159,16 +172,6 @@ def _best(tried: Sequence[Utterance]) -> Utterance:
 def work_seconds(segment: Segment) -> float:
     """Return how much work one row of a segment is, in seconds of speech."""
     return max(LEAST_WORK_SECONDS, segment.seconds)
-
-
-def came(work: Work, utterances: Sequence[Utterance], rows: int) -> None:
-    """Count a segment of a request as spoken; it was to take so many rows."""
-    each = rows / len(utterances) * work_seconds(utterances[0].segment)
-    fresh = sum(not utterance.cached for utterance in utterances)
-    work.spoke(each * len(utterances), rows, fresh_seconds=each * fresh)
-    audio_seconds = sum(utterance.speech.seconds for utterance in utterances)
-    current_visit().audio_seconds += audio_seconds
-    metrics.count("voice_audio_seconds_total", audio_seconds)
 
 
 def find_faults(segment: Segment, speech: Speech, wishes: Wishes) -> tuple[str, ...]:
