@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # torch and Ray come with them, and only an actor may pay for
 
 NOISY_LOGGERS = ("ray.data", "ray._private.authentication.authentication_token_setup")
 LINES_AT_ONCE = 32  # of one actor; their segments fill the rows of its decoder
-LONGEST_TEXT_CHARACTERS = 20_000  # as a server takes them, if its settings don't say otherwise
 
 Row = dict[str, Any]
 
@@ -91,13 +90,14 @@ class LineReader:
     async def _one(self, request: str) -> tuple[bytes, Row]:
         """Return the file of one line and no error, or no file and what is wrong."""
         from deployments.errors import ApiError
+        from deployments.settings import Settings
         from deployments.speech_request import SpeechRequest
         from voice_core.errors import RequestError, SynthesisError
 
         try:
             fields = json.loads(request)
             wanted = SpeechRequest.checked(fields)
-            wanted.check_length(LONGEST_TEXT_CHARACTERS)
+            wanted.check_length(Settings().longest_text_characters)  # as a server that is told nothing else
             return await self._spoken(wanted), {}
         except ApiError as error:
             return b"", dict(error.envelope()["error"])

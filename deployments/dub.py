@@ -21,13 +21,13 @@ from deployments.ignored import ignored_sampling
 from deployments.shapes import CueRow, DubReport
 from deployments.speaking import Utterance, Wishes
 from voice_core.audio.formats import format_named
-from voice_core.audio.joining import PAUSE_SECONDS, join
+from voice_core.audio.joining import join
 from voice_core.audio.streams import open_stream
 from voice_core.audio.waveform import Waveform
 from voice_core.errors import RequestError, SynthesisError
 from voice_core.judging import is_silent
 from voice_core.mastering import KEPT_BYTES, lead_left_out, write_track
-from voice_core.speech import FinishReason, Segment
+from voice_core.speech import PAUSE_SECONDS, FinishReason, Segment
 from voice_core.subtitles import Cue, CueSheet, caption_rows, write_captions
 from voice_core.text import has_words
 from voice_core.timeline import Timeline

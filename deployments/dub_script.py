@@ -12,10 +12,9 @@ from deployments.dub_request import DubRequest
 from deployments.script import Reading
 from deployments.speaking import work_seconds
 from deployments.visit import current_visit
-from voice_core.audio.joining import PAUSE_SECONDS
 from voice_core.errors import RequestError
 from voice_core.planning import Plan, plan
-from voice_core.speech import MAX_SEED, ModelFacts, Segment
+from voice_core.speech import MAX_SEED, PAUSE_SECONDS, ModelFacts, Segment
 from voice_core.subtitles import Cue, CueSheet
 from voice_core.text import has_words
 

@@ -18,7 +18,7 @@ from deployments.spoken_request import (
 )
 from voice_core.audio.formats import FORMATS
 from voice_core.errors import RequestError
-from voice_core.speech import DEFAULT_VOICE, LONGEST_PAUSE_SECONDS, MAX_SEED
+from voice_core.speech import DEFAULT_VOICE, LONGEST_PAUSE_SECONDS, MAX_SEED, PAUSE_SECONDS
 
 LONGEST_TRANSCRIPT_CHARACTERS = 750  # 30 s at 25 characters a second; a row of the decoder has room for it
 MOST_SAMPLES = 16
@@ -94,7 +94,7 @@ class SpeechRequest(SpokenRequest):
     )
     segment: bool = Field(default=True, description="split the text into sentences; false speaks it in one go")
     inter_segment_silence: float = Field(
-        default=0.05, ge=0, le=LONGEST_PAUSE_SECONDS, description="seconds between segments"
+        default=PAUSE_SECONDS, ge=0, le=LONGEST_PAUSE_SECONDS, description="seconds between segments"
     )
     n: int = Field(default=1, ge=1, le=MOST_SAMPLES, description="samples of the same text, spoken in one pass")
 

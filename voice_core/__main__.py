@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voice_core.errors import RequestError, VoiceError
-from voice_core.speech import HIGHEST_TEMPERATURE, LARGEST_TOP_K, LONGEST_PAUSE_SECONDS, MAX_SEED
+from voice_core.speech import HIGHEST_TEMPERATURE, LARGEST_TOP_K, LONGEST_PAUSE_SECONDS, MAX_SEED, PAUSE_SECONDS
 
 # The same bounds as those of a request to the service.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     say_command.add_argument("--temperature", type=float, default=usual.temperature)
     say_command.add_argument("--top-k", type=int, default=usual.top_k)
     say_command.add_argument("--top-p", type=float, default=usual.top_p)
-    say_command.add_argument("--pause-seconds", type=float, default=0.05, help="silence between segments")
+    say_command.add_argument("--pause-seconds", type=float, default=PAUSE_SECONDS, help="silence between segments")
     return parser
 
 

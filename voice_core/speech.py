@@ -8,7 +8,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-LONGEST_PAUSE_SECONDS = 10.0  # between segments
+PAUSE_SECONDS = 0.05  # between segments, where nobody asks for another
+LONGEST_PAUSE_SECONDS = 10.0
 LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and still an index that torch takes
 HIGHEST_TEMPERATURE = 2.0
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voice_core.audio.waveform import Waveform
+from voice_core.speech import PAUSE_SECONDS
 
 TRIM_DB = -45.0  # below a segment's own peak: what its ends may lose
-PAUSE_SECONDS = 0.05  # between two segments, unless the caller wants another
 FADE_SECONDS = 0.005  # enough not to click, little beside a consonant
 
 
