@@ -1,4 +1,4 @@
-"""The running server under load: python benchmarks/serving.py [--quick] [--model embedded] [--device cpu]
+"""The running server under load: python benchmarks/serving.py [--quick] [--times-layers 8] [--model ...] [--device cpu]
 
 Applications of the same model stand side by side and take turns, so that whatever else the machine does meets all:
 `inflight` admits rows while others are spoken; `gather` gathers and waits, as the reference's batch functions and a
@@ -23,6 +23,10 @@ whatever the requests are:
    texts. The ratios are taken here.
 4. streams: the same load in texts, but sound is sent as it is spoken.
 
+With `--times-layers` the voice has so many times its layers, see heavier.py, and only the comparison is made, of longer
+turns, since answers take longer. On a processor the embedded voice's requests cost nearly as much in HTTP as in
+decoding; this tells what admission does where it is the decoder that is short.
+
 All loads but the streams are of whole answers. For these the ingress hands over all segments of a request at once; of a
 stream it holds all but the first back until that one is spoken, which suits rows that are admitted in flight and costs
 those that are gathered a pass more. So whole answers compare admissions, and streams tell what a listener gets.
@@ -44,6 +48,7 @@ import os
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +65,7 @@ import ray
 from ray import serve
 
 from benchmarks.gathering import leaving_together
+from benchmarks.heavier import heavier_voice
 from benchmarks.reporting import report, table
 from deployments import app
 from deployments.app import build
@@ -131,6 +137,7 @@ class Plan:
     stream_seconds: float
 
 
+TWO_MODES = ("inflight", "gather")
 WHOLE = Plan(
     modes=("inflight", "gather", "early"),
     single_requests=8,
@@ -145,7 +152,7 @@ WHOLE = Plan(
     stream_seconds=20,
 )
 QUICK = Plan(
-    modes=("inflight", "gather"),
+    modes=TWO_MODES,
     single_requests=3,
     callers=(1, 32),
     closed_turns=1,
@@ -157,7 +164,19 @@ QUICK = Plan(
     stream_turns=1,
     stream_seconds=4,
 )
-TWO_MODES = ("inflight", "gather")
+HEAVIER = Plan(
+    modes=TWO_MODES,
+    single_requests=4,
+    callers=(32,),
+    closed_turns=2,
+    closed_seconds=30,
+    rising_turns=0,
+    rising_seconds=0,
+    compared_turns=4,
+    compared_seconds=45,
+    stream_turns=0,
+    stream_seconds=0,
+)
 
 
 @dataclass(frozen=True)
@@ -313,20 +332,25 @@ def runs_dry(arrivals: Sequence[tuple[float, int]], bytes_per_second: int) -> bo
 
 async def main() -> None:
     options = _options()
-    plan = QUICK if options.quick else WHOLE
+    plan = QUICK if options.quick else HEAVIER if options.times_layers else WHOLE
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     if options.device == "cuda" and ray.cluster_resources().get("GPU", 0) < len(plan.modes):
         raise SystemExit(f"--device cuda needs a GPU for each of {len(plan.modes)} servers")
-    try:
-        serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-        services = {mode: await service(options, mode) for mode in plan.modes}
-        summary, rows = await measured(services, plan)
-    finally:
-        serve.shutdown()
-        ray.shutdown()
-    summary["max_rows"] = options.max_rows
-    keep = not options.quick
-    report("serving", "The server under load", table(COLUMNS, rows), summary, keep=keep, device=options.device)
+    with tempfile.TemporaryDirectory() as directory:
+        if options.times_layers:
+            options.model = str(heavier_voice(options.times_layers, Path(directory) / "heavier"))
+        try:
+            serve.start(http_options={"host": "127.0.0.1", "port": options.port})
+            services = {mode: await service(options, mode) for mode in plan.modes}
+            summary, rows = await measured(services, plan)
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+    summary |= {"max_rows": options.max_rows, "times_layers": options.times_layers or 1}
+    name, title = "serving", "The server under load"
+    if options.times_layers:
+        name, title = "serving_heavier", f"{title}; the embedded voice with {options.times_layers} times its layers"
+    report(name, title, table(COLUMNS, rows), summary, keep=not options.quick, device=options.device)
 
 
 async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, Any], list[list[object]]]:
@@ -355,7 +379,7 @@ async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, 
         return share * saturation["inflight"] / (single.frames_of_a_character * kind.mean_characters)
 
     summary["rising"] = rising = {mode: {} for mode in TWO_MODES}
-    for share in RISING_SHARES:
+    for share in RISING_SHARES if plan.rising_turns else ():
         texts_per_second = rate(TEXTS, share)
         stretches = [
             (mode, await services[mode].open_loop(TEXTS, texts_per_second, plan.rising_seconds, RISING_TURN + turn))
@@ -377,6 +401,8 @@ async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, 
         for mode in plan.modes:
             rows += table_rows(mode, f"{COMPARED_SHARE:.0%} of saturation, {kind.name}", compared[mode], METRICS)
 
+    if not plan.stream_turns:
+        return summary, rows
     texts_per_second = rate(TEXTS, COMPARED_SHARE)
     stretches = [
         (mode, await services[mode].open_loop(TEXTS, texts_per_second, plan.stream_seconds, turn, streamed=True))
@@ -490,11 +516,13 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="embedded")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", default="embedded")
+    model.add_argument("--times-layers", type=int, help="so many times those of the embedded voice")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--max-rows", type=int, default=16)
     parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--quick", action="store_true", help="less of all, in about a minute; no results file")
+    parser.add_argument("--quick", action="store_true", help="less of all, in a few minutes; no results file")
     return parser.parse_args()
 
 
