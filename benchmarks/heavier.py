@@ -1,8 +1,8 @@
 """The embedded voice with more layers that take time and say nothing.
 
-On a processor the embedded voice's decoder is so light that a served request costs as much in HTTP as in decoding. With
-a real checkpoint it is the decoder that is short. A voice with so many times the layers stands for that: it says the
-same, at the pace of a decoder so many times as heavy.
+The embedded voice's decoder is so light that HTTP and Ray are a good part of what a served request costs, on the same
+processor. With a real checkpoint it is the decoder that is short. A voice with so many times the layers stands for
+that: it says the same, at the pace of a decoder so many times as heavy.
 """
 
 from __future__ import annotations

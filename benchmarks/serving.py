@@ -24,8 +24,8 @@ whatever the requests are:
 4. streams: the same load in texts, but sound is sent as it is spoken.
 
 With `--times-layers` the voice has so many times its layers, see heavier.py, and only the comparison is made, of longer
-turns, since answers take longer. On a processor the embedded voice's requests cost nearly as much in HTTP as in
-decoding; this tells what admission does where it is the decoder that is short.
+turns, since answers take longer. HTTP and Ray are a good part of what the embedded voice's requests cost a processor;
+this tells what admission does where it is the decoder that is short.
 
 All loads but the streams are of whole answers. For these the ingress hands over all segments of a request at once; of a
 stream it holds all but the first back until that one is spoken, which suits rows that are admitted in flight and costs
