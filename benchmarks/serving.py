@@ -1,27 +1,31 @@
 """The running server under load: python benchmarks/serving.py [--quick] [--times-layers 8] [--model ...] [--device cpu]
 
-Applications of the same model stand side by side and take turns, so that whatever else the machine does meets all:
-`inflight` admits rows while others are spoken; `gather` gathers and waits, as the reference's batch functions and a
-plain @serve.batch method do: rows that come wait until all that are being spoken have ended, are then spoken together,
-and leave together. Where such a server could do one thing or another, ours does what is faster: sound is made of a row
-while others of its pass still speak, answers leave when the last of them has ended, not when its sound is made too, and
-the next pass begins at once. `early` is what the setting in_flight: false does: rows wait likewise, but each leaves as
-soon as it has ended. All have as many slots as the product takes on a CPU, where more of them speak no faster.
+One server, whose synthesizer has a switch (gathering.py), takes every load in one admission mode after the other, in
+turns, so that whatever else the machine does meets all: `inflight` admits rows while others are spoken; `gather`
+gathers and waits, as the reference's batch functions and a plain @serve.batch method do: rows that come wait until all
+that are being spoken have ended, are then spoken together, and leave together. Where such a server could do one thing
+or another, ours does what is faster: sound is made of a row while others of its pass still speak, answers leave when
+the last of them has ended, not when its sound is made too, and the next pass begins at once. `early` is what the
+setting in_flight: false does: rows wait likewise, but each leaves as soon as it has ended. There are as many slots as
+the product takes on a CPU, where more of them speak no faster.
 
 Requests are the same for all, and of two kinds: utterances, one sentence each, as the peers' benchmarks send them (a
 line of Seed-TTS), and texts of one to five sentences. Loads are told in frames a second, so that they are as heavy
 whatever the requests are:
 
 1. closed loop: so many callers, each of whom sends the next text as soon as the answer has come. What counts are the
-   answers of a time that begins when every caller has had one. A server's saturation is what it speaks for the most
-   callers, who leave none of its slots empty. (Not what it answers to them meanwhile: when every caller has just had an
-   answer the house is full of rows that have just begun, and what is spoken of them is answered too late to count.)
+   answers of a time that begins when every caller has had one. A mode's saturation is what is spoken for the most
+   callers, who leave no slot empty. (Not what is answered to them meanwhile: when every caller has just had an answer
+   the house is full of rows that have just begun, and what is spoken of them is answered too late to count.)
 2. rising: texts come at Poisson times, whatever comes back (an open loop), at rates up to more than the saturation of
-   the server as it is delivered, the one that admits in flight.
-3. compared: all meet COMPARED_SHARE of that saturation, again at Poisson times: the same load, with in-flight admission
-   and without it, in utterances and, because a text waits for the longest of its own rows wherever it is spoken, in
-   texts. The ratios are taken here.
+   the server as it is delivered, admitting in flight.
+3. compared: COMPARED_SHARE of that saturation, again at Poisson times: the same load, with in-flight admission and
+   without it, in utterances and, because a text waits for the longest of its own rows wherever it is spoken, in texts.
+   The ratios are taken here.
 4. streams: the same load in texts, but sound is sent as it is spoken.
+
+An open loop begins before the requests that count are due, and goes on as long after the last of them: a server under
+load is never as empty as at the start of a benchmark, and the last rows of one must not have the house to themselves.
 
 With `--times-layers` the voice has so many times its layers, see heavier.py, and only the comparison is made, of longer
 turns, since answers take longer. HTTP and Ray are a good part of what the embedded voice's requests cost a processor;
@@ -50,8 +54,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +69,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray import serve
 
-from benchmarks.gathering import leaving_together
+from benchmarks.gathering import EARLY, GATHER, INFLIGHT, switched
 from benchmarks.heavier import heavier_voice
 from benchmarks.reporting import report, table
 from deployments import app
 from deployments.app import build
-from deployments.settings import Admission, Settings
-from deployments.synthesizer import Synthesizer
+from deployments.settings import Settings
 from voice_core.decoding.engine import EngineCounters
 
 # One to eight seconds each, as texts are: rows of 50 to 400 frames, as in the comparison of mixed lengths.
@@ -89,12 +93,10 @@ SENTENCES = (
     "The old clock in the hall had stopped at ten past four, and nobody in the house knew how to mend it.",
 )
 RISING_TURN, CLOSED_TURN = 100, 200  # the first ones; requests and times unlike those that are compared
-FIRST_REQUESTS = 1  # to each server, whole and streamed, that pay for what is loaded on first use
+FIRST_REQUESTS = 1  # whole and streamed, that pay for what is loaded on first use
 RISING_SHARES = (0.25, 0.5, 0.85, 1.0, 1.2)  # of saturation
 COMPARED_SHARE = 0.7
-# The gathering server's window: with the default of 5 ms, which suits admission in flight, a request's own segments may
-# miss their pass by a moment and wait for the next; with this one none did.
-GATHER_SECONDS = 0.02
+APPLICATION = "voice"
 METRICS = ("audio_ttfp", "audio_e2e", "audio_rtf")
 PERCENTILES = (50, 95, 99)
 COLUMNS = ["admission", "load", "requests", "requests/s", "audio s/s", "occupancy", "underrun", "metric"]
@@ -125,29 +127,31 @@ class Plan:
     """How much of everything is done."""
 
     modes: tuple[str, ...]
-    single_requests: int  # to each server, one by one
+    single_requests: int  # in each mode, one by one
     callers: tuple[int, ...]
     closed_turns: int  # for each number of callers
     closed_seconds: float  # of each turn
+    lead_seconds: float  # of an open loop, before its requests count, and after
     rising_turns: int  # at each rate
-    rising_seconds: float  # of each turn
+    rising_seconds: float  # of each turn, in which requests count
     compared_turns: int  # of each kind of request
-    compared_seconds: float  # of each turn
+    compared_seconds: float  # of each turn, in which requests count
     stream_turns: int
-    stream_seconds: float
+    stream_seconds: float  # of each turn, in which requests count
 
 
-TWO_MODES = ("inflight", "gather")
+TWO_MODES = (INFLIGHT, GATHER)
 WHOLE = Plan(
-    modes=("inflight", "gather", "early"),
+    modes=(INFLIGHT, GATHER, EARLY),
     single_requests=8,
     callers=(1, 2, 4, 8, 16, 32),
     closed_turns=2,
-    closed_seconds=30,
-    rising_turns=2,
-    rising_seconds=30,
-    compared_turns=6,
-    compared_seconds=12,
+    closed_seconds=20,
+    lead_seconds=5,
+    rising_turns=1,
+    rising_seconds=40,
+    compared_turns=4,
+    compared_seconds=30,
     stream_turns=2,
     stream_seconds=20,
 )
@@ -157,6 +161,7 @@ QUICK = Plan(
     callers=(1, 32),
     closed_turns=1,
     closed_seconds=5,
+    lead_seconds=1,
     rising_turns=1,
     rising_seconds=3,
     compared_turns=2,
@@ -170,10 +175,11 @@ HEAVIER = Plan(
     callers=(32,),
     closed_turns=2,
     closed_seconds=30,
+    lead_seconds=30,
     rising_turns=0,
     rising_seconds=0,
-    compared_turns=4,
-    compared_seconds=45,
+    compared_turns=3,
+    compared_seconds=100,
     stream_turns=0,
     stream_seconds=0,
 )
@@ -225,17 +231,37 @@ class Stretch:
         }
 
 
-class Service:
-    """A server of one admission mode and a client of it."""
+@dataclass(frozen=True)
+class OpenLoop:
+    """Requests that come whatever comes back."""
 
-    def __init__(self, client: httpx.AsyncClient, application: str, max_rows: int) -> None:
+    kind: Kind
+    requests_per_second: float
+    lead_seconds: float  # before those that count, and after
+    streamed: bool = False
+
+
+class Service:
+    """The server and a client of it."""
+
+    def __init__(self, client: httpx.AsyncClient, max_rows: int) -> None:
         self._client = client
         self._max_rows = max_rows
-        self._synthesizer = serve.get_deployment_handle("Synthesizer", application)
+        self._synthesizer = serve.get_deployment_handle("Synthesizer", APPLICATION)
 
-    async def gather_for(self, seconds: float) -> None:
-        """Let the door wait so long for more segments before it hands them on."""
-        await self._synthesizer.reconfigure.remote(Admission(window_seconds=seconds).model_dump())
+    async def in_turns(
+        self, modes: Sequence[str], turns: range, load: Callable[[int], Awaitable[Stretch]]
+    ) -> list[tuple[str, Stretch]]:
+        """Take a load in these turns, each in every mode; return what came, with the mode.
+
+        Every other time the last mode goes first: a machine that slows favours nobody.
+        """
+        stretches: list[tuple[str, Stretch]] = []
+        for turn in turns:
+            for mode in modes[::-1] if turn % 2 else modes:
+                await self._synthesizer.admit.remote(mode)
+                stretches.append((mode, await load(turn)))
+        return stretches
 
     async def single_requests(self, count: int, *, streamed: bool = False) -> Stretch:
         """Send requests one by one, each into an empty house."""
@@ -243,24 +269,30 @@ class Service:
         answers = [await self._speak(body) for body in itertools.islice(request_bodies(streamed=streamed), count)]
         return await self._stretch(answers, start, before)
 
-    async def open_loop(
-        self, kind: Kind, requests_per_second: float, seconds: float, turn: int = 0, *, streamed: bool = False
-    ) -> Stretch:
+    async def open_loop(self, load: OpenLoop, seconds: float, turn: int) -> Stretch:
         """Send requests at Poisson times whatever comes back; each turn has requests and times of its own.
 
-        Given their number, the times of a Poisson process are uniform: so every turn offers the rate that it says.
+        Those count that are due in so many seconds, after the load's lead.
         """
-        count = max(1, round(requests_per_second * seconds))
         rng = random.Random(turn)
-        times = sorted(rng.uniform(0, seconds) for _ in range(count))
-        before, start = await self._counters(), time.perf_counter()
+        begin, end = load.lead_seconds, load.lead_seconds + seconds
+        earlier = poisson_times(rng, load.requests_per_second, 0, begin)
+        counting = poisson_times(rng, load.requests_per_second, begin, end, at_least=1)
+        later = poisson_times(rng, load.requests_per_second, end, end + load.lead_seconds)
+        bodies = request_bodies(turn, load.kind, streamed=load.streamed)
+        start = time.perf_counter()
 
-        async def speak_at(moment: float, body: dict[str, Any]) -> Answer:
-            await asyncio.sleep(start + moment - time.perf_counter())
-            return await self._speak(body, start + moment)
+        async def speak_at(due: float) -> Answer:
+            body = next(bodies)
+            await asyncio.sleep(start + due - time.perf_counter())
+            return await self._speak(body, start + due)
 
-        answers = await asyncio.gather(*map(speak_at, times, request_bodies(turn, kind, streamed=streamed)))
-        return await self._stretch(answers, start, before)
+        async with asyncio.TaskGroup() as group:
+            answers = [group.create_task(speak_at(due)) for due in (*earlier, *counting, *later)]
+            await asyncio.sleep(begin)
+            before, counts_from = await self._counters(), time.perf_counter()
+            counted = await asyncio.gather(*answers[len(earlier) : len(earlier) + len(counting)])
+            return await self._stretch(counted, counts_from, before)
 
     async def closed_loop(self, callers: int, seconds: float, turn: int) -> Stretch:
         """Have so many callers send a request whenever their last one is answered; count the answers of so long."""
@@ -320,6 +352,17 @@ class Service:
         )
 
 
+def poisson_times(
+    rng: random.Random, requests_per_second: float, begin: float, end: float, *, at_least: int = 0
+) -> list[float]:
+    """Return the times of a Poisson process, in order, but as many as its rate says.
+
+    Given their number, its times are uniform.
+    """
+    count = max(at_least, round(requests_per_second * (end - begin)))
+    return sorted(rng.uniform(begin, end) for _ in range(count))
+
+
 def runs_dry(arrivals: Sequence[tuple[float, int]], bytes_per_second: int) -> bool:
     """Tell whether sound that is played from its first byte on is over before more of it comes."""
     plays_until, _ = arrivals[0]
@@ -334,15 +377,12 @@ async def main() -> None:
     options = _options()
     plan = QUICK if options.quick else HEAVIER if options.times_layers else WHOLE
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    if options.device == "cuda" and ray.cluster_resources().get("GPU", 0) < len(plan.modes):
-        raise SystemExit(f"--device cuda needs a GPU for each of {len(plan.modes)} servers")
     with tempfile.TemporaryDirectory() as directory:
         if options.times_layers:
             options.model = str(heavier_voice(options.times_layers, Path(directory) / "heavier"))
         try:
             serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-            services = {mode: await service(options, mode) for mode in plan.modes}
-            summary, rows = await measured(services, plan)
+            summary, rows = await measured(await service(options), plan)
         finally:
             serve.shutdown()
             ray.shutdown()
@@ -353,20 +393,17 @@ async def main() -> None:
     report(name, title, table(COLUMNS, rows), summary, keep=not options.quick, device=options.device)
 
 
-async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, Any], list[list[object]]]:
-    """Put every load on the servers; return the summary and the rows of the table."""
-    single = pooled_of(await unloaded(services, plan.single_requests))
+async def measured(server: Service, plan: Plan) -> tuple[dict[str, Any], list[list[object]]]:
+    """Put every load on the server; return the summary and the rows of the table."""
+    single = pooled_of(await unloaded(server, plan))
     summary: dict[str, Any] = {"unloaded_p50": single.summary()["audio_e2e"]["p50"]}
     rows: list[list[object]] = []
 
     summary["closed_loop"] = closed = {mode: {} for mode in TWO_MODES}
     saturation: dict[str, int] = {}  # frames a second
     for callers in plan.callers:
-        stretches = [
-            (mode, await services[mode].closed_loop(callers, plan.closed_seconds, CLOSED_TURN + turn))
-            for turn in range(plan.closed_turns)
-            for mode in in_turn(TWO_MODES, turn)
-        ]
+        loop = partial(server.closed_loop, callers, plan.closed_seconds)
+        stretches = await server.in_turns(TWO_MODES, turns_from(CLOSED_TURN, plan.closed_turns), loop)
         for mode in TWO_MODES:
             stretch = pooled(mode, stretches)
             closed[mode][str(callers)] = stretch.summary()
@@ -374,41 +411,30 @@ async def measured(services: dict[str, Service], plan: Plan) -> tuple[dict[str, 
             saturation[mode] = round(stretch.frames_per_second)  # the last ones fill the house
     summary["saturation_frames_per_s"] = saturation
 
-    def rate(kind: Kind, share: float) -> float:
-        """Return how many requests a second are so much of what fills the house."""
-        return share * saturation["inflight"] / (single.frames_of_a_character * kind.mean_characters)
+    def load(kind: Kind, share: float, *, streamed: bool = False) -> OpenLoop:
+        """Return the load that is so much of what fills the house."""
+        rate = share * saturation[INFLIGHT] / (single.frames_of_a_character * kind.mean_characters)
+        return OpenLoop(kind, rate, plan.lead_seconds, streamed)
 
     summary["rising"] = rising = {mode: {} for mode in TWO_MODES}
     for share in RISING_SHARES if plan.rising_turns else ():
-        texts_per_second = rate(TEXTS, share)
-        stretches = [
-            (mode, await services[mode].open_loop(TEXTS, texts_per_second, plan.rising_seconds, RISING_TURN + turn))
-            for turn in range(plan.rising_turns)
-            for mode in in_turn(TWO_MODES, turn)
-        ]
+        loop = partial(server.open_loop, load(TEXTS, share), plan.rising_seconds)
+        stretches = await server.in_turns(TWO_MODES, turns_from(RISING_TURN, plan.rising_turns), loop)
         for mode in TWO_MODES:
             rising[mode][str(share)] = pooled(mode, stretches).summary()
             rows += table_rows(mode, f"{share:.0%} of saturation", rising[mode][str(share)], ["audio_e2e"])
 
     for kind in (UTTERANCES, TEXTS):
-        stretches = [
-            (mode, await services[mode].open_loop(kind, rate(kind, COMPARED_SHARE), plan.compared_seconds, turn))
-            for turn in range(plan.compared_turns)
-            for mode in in_turn(plan.modes, turn)
-        ]
-        compared = comparison(plan.modes, stretches)
+        loop = partial(server.open_loop, load(kind, COMPARED_SHARE), plan.compared_seconds)
+        compared = comparison(plan.modes, await server.in_turns(plan.modes, range(plan.compared_turns), loop))
         summary |= compared if kind is UTTERANCES else {kind.name: compared}
         for mode in plan.modes:
             rows += table_rows(mode, f"{COMPARED_SHARE:.0%} of saturation, {kind.name}", compared[mode], METRICS)
 
     if not plan.stream_turns:
         return summary, rows
-    texts_per_second = rate(TEXTS, COMPARED_SHARE)
-    stretches = [
-        (mode, await services[mode].open_loop(TEXTS, texts_per_second, plan.stream_seconds, turn, streamed=True))
-        for turn in range(plan.stream_turns)
-        for mode in in_turn(TWO_MODES, turn)
-    ]
+    loop = partial(server.open_loop, load(TEXTS, COMPARED_SHARE, streamed=True), plan.stream_seconds)
+    stretches = await server.in_turns(TWO_MODES, range(plan.stream_turns), loop)
     summary["streams"] = {mode: pooled(mode, stretches).summary() for mode in TWO_MODES}
     for mode, figures in summary["streams"].items():
         rows += table_rows(mode, f"{COMPARED_SHARE:.0%} of saturation, streams", figures, METRICS)
@@ -423,50 +449,43 @@ def comparison(modes: Sequence[str], stretches: Sequence[tuple[str, Stretch]]) -
     """
     compared: dict[str, Any] = {mode: pooled(mode, stretches).summary() for mode in modes}
     for mode, name in itertools.product(modes[1:], ("mean", "p95")):
-        compared[f"{mode}_{name}_ratio"] = _ratio(compared[mode], compared["inflight"], name)
-        compared[f"{mode}_{name}_rtf_ratio"] = _ratio(compared[mode], compared["inflight"], name, "audio_rtf")
-        slower, faster = ([turn.summary() for whose, turn in stretches if whose == one] for one in (mode, "inflight"))
+        compared[f"{mode}_{name}_ratio"] = _ratio(compared[mode], compared[INFLIGHT], name)
+        compared[f"{mode}_{name}_rtf_ratio"] = _ratio(compared[mode], compared[INFLIGHT], name, "audio_rtf")
+        slower, faster = ([turn.summary() for whose, turn in stretches if whose == one] for one in (mode, INFLIGHT))
         compared[f"{mode}_{name}_ratio_by_turn"] = [_ratio(*turns, name) for turns in zip(slower, faster, strict=True)]
     return compared
 
 
-def in_turn(modes: Sequence[str], turn: int) -> Sequence[str]:
-    """Return the modes in the order of a turn, every other time the last first: a machine that slows favours nobody."""
-    return modes[::-1] if turn % 2 else modes
+def turns_from(first: int, count: int) -> range:
+    """Return the numbers of turns."""
+    return range(first, first + count)
 
 
-async def unloaded(services: dict[str, Service], count: int) -> list[Stretch]:
-    """Return single requests to each of the services, in an empty house."""
-    singles = []
-    for of_mode in services.values():
-        await of_mode.single_requests(FIRST_REQUESTS)
-        await of_mode.single_requests(FIRST_REQUESTS, streamed=True)
-        singles.append(await of_mode.single_requests(count))
-    return singles
+async def unloaded(server: Service, plan: Plan) -> list[Stretch]:
+    """Return single requests in every mode, in an empty house."""
+    await server.single_requests(FIRST_REQUESTS)
+    await server.single_requests(FIRST_REQUESTS, streamed=True)
+    stretches = await server.in_turns(plan.modes, range(1), lambda _: server.single_requests(plan.single_requests))
+    return [stretch for _, stretch in stretches]
 
 
-async def service(options: argparse.Namespace, mode: str) -> Service:
-    """Deploy the application in one admission mode, under a path of its own."""
-    in_flight = mode == "inflight"
-    app.Synthesizer = leaving_together() if mode == "gather" else Synthesizer
+async def service(options: argparse.Namespace) -> Service:
+    """Deploy the application, its synthesizer with a switch."""
+    app.Synthesizer = switched()
     settings = Settings(
         model=options.model,
         device=options.device,
         max_rows=options.max_rows,
-        in_flight=in_flight,
         segment_cache="off",  # or everything would be spoken only once
     )
-    await asyncio.to_thread(serve.run, build(settings), name=mode, route_prefix=f"/{mode}")
-    base_url = f"http://127.0.0.1:{options.port}/{mode}"
+    await asyncio.to_thread(serve.run, build(settings), name=APPLICATION)
+    base_url = f"http://127.0.0.1:{options.port}"
     client = httpx.AsyncClient(base_url=base_url, timeout=600, limits=httpx.Limits(max_connections=None))
-    started = Service(client, mode, options.max_rows)
-    if not in_flight:
-        await started.gather_for(GATHER_SECONDS)
-    return started
+    return Service(client, options.max_rows)
 
 
 def pooled(mode: str, turns: Sequence[tuple[str, Stretch]]) -> Stretch:
-    """Return the turns of one server as one stretch."""
+    """Return the turns of one mode as one stretch."""
     return pooled_of([stretch for of_mode, stretch in turns if of_mode == mode])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -65,3 +66,12 @@ def test_a_plain_copy_of_the_code_has_no_commit(tmp_path: Path, monkeypatch: pyt
     assert reporting.commit() == "of no known commit"
     monkeypatch.setenv("PATH", str(tmp_path))  # no git either
     assert reporting.commit() == "of no known commit"
+
+
+def test_poisson_times_are_as_many_as_the_rate_says_and_in_their_stretch() -> None:
+    times = serving.poisson_times(random.Random(0), 2.0, 10.0, 30.0)
+    assert len(times) == 40
+    assert times == sorted(times)
+    assert 10 <= times[0] < times[-1] <= 30
+    assert serving.poisson_times(random.Random(0), 0.1, 0.0, 1.0) == []
+    assert len(serving.poisson_times(random.Random(0), 0.1, 0.0, 1.0, at_least=1)) == 1
