@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -11,6 +12,7 @@ from deployments import metrics
 from deployments.door import Work
 from deployments.errors import ApiError, not_ready
 from deployments.fan_out import PendingReply, ask_again
+from deployments.logs import tell
 from deployments.segment_cache import SegmentCache, segment_key
 from deployments.visit import current_visit
 from voice_core.judging import Judgement, is_silent, judge
@@ -81,6 +83,7 @@ class Speaker:
                 if not utterance.faults or (last and wishes.keep_bad):
                     utterances[place] = utterance
                 elif last:
+                    tell_bad(utterance)
                     raise bad_segment(utterance)
             attempt += 1
             again = len(segment.seeds) - len(utterances)
@@ -186,6 +189,20 @@ def find_faults(segment: Segment, speech: Speech, wishes: Wishes) -> tuple[str, 
         asked = f"{speech.asked_seconds:.2f} ± {wishes.tolerance_seconds:g} s"
         faults.append(f"it took {speech.seconds:.2f} s, asked for were {asked}")
     return tuple(faults)
+
+
+def tell_bad(utterance: Utterance) -> None:
+    """Log a segment that stays bad, and why: its text is nobody's business, its seed makes it again."""
+    tell(
+        "a segment stays bad",
+        logging.WARNING,
+        visit=utterance.segment.request,
+        segment=utterance.segment.index,
+        asked_seconds=round(utterance.segment.seconds, 3),
+        seed=utterance.speech.seed,
+        attempts=utterance.attempts,
+        faults=list(utterance.faults),
+    )
 
 
 def bad_segment(utterance: Utterance) -> ApiError:

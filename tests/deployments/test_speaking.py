@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import pytest
 from fake_crew import FACTS, Reply, spoken
 
 from deployments.errors import ApiError
+from deployments.logs import EXTRA_FIELDS
 from deployments.segment_cache import MemoryCache
 from deployments.speaking import Speaker, Utterance, Wishes
 from voice_core.speech import FinishReason, Segment, Speech
@@ -98,6 +100,17 @@ def test_what_stays_bad_fails_with_its_fault_after_three_times(change: Callable[
         speak(voice, tolerance_seconds=0.2)
     assert (failure.value.status, failure.value.code) == (422, "bad_segment")
     assert len(voice.asked) == 3
+
+
+def test_what_stays_bad_is_logged_with_its_faults_and_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ApiError), caplog.at_level(logging.WARNING):
+        speak(Voice(lambda _, speech: unended(speech)))
+    (record,) = {record.created: record for record in caplog.records}.values()  # once, whoever passes it on
+    assert record.message == "a segment stays bad"
+    fields = getattr(record, EXTRA_FIELDS)
+    assert (fields["segment"], fields["attempts"]) == (0, 3)
+    assert fields["faults"] == ["it did not end by itself (length)"]
+    assert SEGMENT.text not in str(fields)
 
 
 def test_without_retries_a_bad_segment_fails_at_once_or_is_kept_with_its_fault() -> None:
