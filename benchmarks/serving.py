@@ -378,6 +378,8 @@ async def main() -> None:
     options = _options()
     plan = QUICK if options.quick else HEAVIER if options.heavier else WHOLE
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    if options.device == "cuda" and not ray.cluster_resources().get("GPU"):
+        raise SystemExit("--device cuda needs a GPU that Ray sees")
     with tempfile.TemporaryDirectory() as directory:
         if options.heavier:
             options.model = str(heavier_voice(Path(directory) / "heavier"))
