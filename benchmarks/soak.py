@@ -3,8 +3,9 @@
 Starts the server as its user would, keeps a steady load on it (an open loop at a share of what it was seen to bear) of
 whole answers, streams, clients that hang up and requests that are wrong, and looks every few seconds at what every
 process of it holds. Everybody must be answered as they should be, hardly anybody told to come later, and the server
-must end by itself. Memory must not grow: its slope is fitted to the second half of the run, after caches have filled;
-a minute is too short to judge it. Nor may the queue: latency of the last quarter is told beside that of the second one.
+must end by itself. Memory must not grow: its slope is fitted to the second half of the run, after caches have filled,
+and to the least that is held in each minute, since answers come and go, and what was freed stays for a while. (A run of
+a minute is too short to judge that.) Nor may the queue: latency of the last quarter is told beside that of the second.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from benchmarks.serving import request_bodies
 
 CACHE_BYTES = 20_000_000
 LOOK_SECONDS = 5.0
+LEAST_OF_SECONDS = 60.0  # memory is trimmed twice in it, see voice_core.upkeep
 CALLERS = 6  # of the closed loop that tells what the server bears
 SHARE = 0.5  # of that, under which it then stays
 MOST_TOLD_TO_WAIT = 0.01  # of the requests; they come at random times, so now and then many at once
@@ -170,18 +172,22 @@ def memory_table(log: Log) -> tuple[list[list[object]], float]:
     for looks in held.values():
         if len(looks) == len(half):
             (_, first), (_, last) = looks[0], looks[-1]
-            slope = _slope([(moment, process.memory_mb) for moment, process in looks])
-            rows.append([_short(first.name), first.memory_mb, last.memory_mb, slope, last.files, last.threads])
+            growth = slope([(moment, process.memory_mb) for moment, process in looks])
+            rows.append([_short(first.name), first.memory_mb, last.memory_mb, growth, last.files, last.threads])
     rows.sort(key=lambda row: -float(str(row[3])))
     whole = [(moment, sum(process.memory_mb for process in processes)) for moment, processes in half]
-    rows.append(["all together", whole[0][1], whole[-1][1], _slope(whole), "", ""])
-    return rows, _slope(whole)
+    rows.append(["all together", whole[0][1], whole[-1][1], slope(whole), "", ""])
+    return rows, slope(whole)
 
 
-def _slope(points: Sequence[tuple[float, float]]) -> float:
-    """Return the slope per hour of values over seconds, by least squares."""
-    moments, values = zip(*points, strict=True)
-    return float(np.polyfit(np.array(moments) / 3600, values, 1)[0]) if len(points) > 1 else 0.0
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Return the slope per hour, by least squares, of the least values of all minutes; points are of seconds."""
+    minutes: dict[int, tuple[float, float]] = {}
+    for moment, value in points:
+        least = minutes.setdefault(int(moment / LEAST_OF_SECONDS), (moment, value))
+        minutes[int(moment / LEAST_OF_SECONDS)] = min(least, (moment, value), key=lambda point: point[1])
+    moments, values = zip(*minutes.values(), strict=True)
+    return float(np.polyfit(np.array(moments) / 3600, values, 1)[0]) if len(moments) > 1 else 0.0
 
 
 def _parts(latencies: Sequence[tuple[float, float]], seconds: float) -> list[list[float]]:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import reporting, serving
 from benchmarks.decode import Cell, Mixed
 from benchmarks.fuzz import final_status, growth_mb
-from benchmarks.soak import answered_as_they_should_be
+from benchmarks.soak import answered_as_they_should_be, slope
 
 
 def status_of(answer: bytes) -> str:
@@ -43,6 +43,12 @@ def test_a_soak_bears_few_who_are_told_to_wait_and_no_error() -> None:
     assert not answered_as_they_should_be(Counter({"whole 200": 98, "stream 429": 2}))
     assert not answered_as_they_should_be(Counter({"whole 200": 999, "stream 500": 1}))
     assert not answered_as_they_should_be(Counter())
+
+
+def test_the_slope_of_memory_is_that_of_what_is_held_when_least_is() -> None:
+    busy = [(10.0 * look, 100.0 + look / 6 + (look % 6) * (look % 5)) for look in range(90)]  # a MB a minute, and waves
+    assert slope(busy) == pytest.approx(60.0)
+    assert slope([(5.0, 100.0), (50.0, 140.0)]) == 0.0
 
 
 def test_a_percentile_needs_a_request_beyond_it() -> None:
