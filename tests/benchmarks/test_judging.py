@@ -45,10 +45,17 @@ def test_a_soak_bears_few_who_are_told_to_wait_and_no_error() -> None:
     assert not answered_as_they_should_be(Counter())
 
 
-def test_the_slope_of_memory_is_that_of_what_is_held_when_least_is() -> None:
-    busy = [(10.0 * look, 100.0 + look / 6 + (look % 6) * (look % 5)) for look in range(90)]  # a MB a minute, and waves
-    assert slope(busy) == pytest.approx(60.0)
-    assert slope([(5.0, 100.0), (50.0, 140.0)]) == 0.0
+def test_the_slope_of_memory_is_told_with_the_error_that_its_waves_make() -> None:
+    steady = [(10.0 * look, 100.0 + look / 6) for look in range(90)]  # a MB a minute
+    growth, error = slope(steady)
+    assert growth == pytest.approx(60.0)
+    assert error == pytest.approx(0.0, abs=1e-6)
+    rng = random.Random(0)
+    waves = [(moment, value + rng.choice((-20.0, 20.0))) for moment, value in steady]
+    growth, error = slope(waves)
+    assert 10.0 < error < 100.0
+    assert abs(growth - 60.0) < 3 * error
+    assert slope(steady[:18]) == (0.0, 0.0)
 
 
 def test_a_percentile_needs_a_request_beyond_it() -> None:
