@@ -194,14 +194,13 @@ def find_faults(segment: Segment, speech: Speech, wishes: Wishes) -> tuple[str, 
 def tell_bad(utterance: Utterance) -> None:
     """Log a segment that stays bad, and why: its text is nobody's business, its seed makes it again."""
     tell(
-        "a segment stays bad",
+        f"segment {utterance.segment.index + 1} stays bad: {' and '.join(utterance.faults)}",
         logging.WARNING,
         visit=utterance.segment.request,
         segment=utterance.segment.index,
         asked_seconds=round(utterance.segment.seconds, 3),
         seed=utterance.speech.seed,
         attempts=utterance.attempts,
-        faults=list(utterance.faults),
     )
 
 
